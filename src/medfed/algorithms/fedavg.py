@@ -1,0 +1,91 @@
+"""Federated averaging: McMahan et al. 2017, Algorithm 1.
+
+Each site trains from the global weights w_t; the new global weights are the mean of the sites' weights, weighted
+by their training rows n_k: w_{t+1} = w_t + Σ_k n_k (w_k − w_t) / Σ_k n_k. With one local update on the full batch
+this is FedSGD, which equals pooled gradient descent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from medfed.core.messages import Message, Vector, adds
+from medfed.core.protocols import Federation, Law, ModelWeights, SiteContext
+from medfed.core.steps import Release, step
+
+
+@dataclass(frozen=True, eq=False)
+class Weights(Message, wire="fedavg.weights"):
+    """The global weights w_t, shape (d,)."""
+
+    weights: Vector
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedDelta(Message, wire="fedavg.weighted_delta"):
+    """delta: n_k (w_k − w_t), shape (d,). rows: n_k."""
+
+    delta: Vector = adds(bound=2.0**40, resolution=2.0**-16)
+    rows: int = adds(bound=2.0**31)
+
+
+@step(releases=Release.SUM)
+def train_locally(site: SiteContext, message: Weights) -> WeightedDelta:
+    """Train from w_t by the task's local training; contribute the weighted change."""
+    trained = site.train(message.weights)
+    return WeightedDelta(np.float32(trained.rows) * (trained.weights - message.weights), trained.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class FedAvgState(Message, wire="fedavg.state"):
+    """After ``round`` rounds: the weights, and their relative change ‖w_t − w_{t−1}‖ / ‖w_{t−1}‖ in the last one."""
+
+    round: int
+    weights: Vector
+    change: float
+
+    def advance(self, weights: Vector) -> FedAvgState:
+        """The state after one more round, which gave these weights."""
+        return FedAvgState(self.round + 1, weights, relative_change(self.weights, weights))
+
+
+@dataclass(frozen=True, eq=False)
+class FedAvg:
+    """Federated averaging (see the module)."""
+
+    REQUIRES: ClassVar = ()
+    LAWS: ClassVar = frozenset({Law.SITE_ORDER, Law.ONE_SITE_IS_LOCAL, Law.RESUME})
+    STEPS: ClassVar = (train_locally,)
+    ASKS: ClassVar = False
+
+    initial: Vector
+    rounds: int
+    tolerance: float = 0.0
+
+    def initialize(self, fed: Federation) -> FedAvgState:
+        """The initial weights."""
+        return FedAvgState(0, self.initial, float("inf"))
+
+    def round(self, fed: Federation, state: FedAvgState) -> FedAvgState:
+        """w_{t+1} = w_t + Σ n_k (w_k − w_t) / Σ n_k over the round's cohort."""
+        total = fed.sum(train_locally, Weights(state.weights), sites=fed.cohort())
+        return state.advance(state.weights + total.delta / np.float32(total.rows))
+
+    def done(self, state: FedAvgState) -> bool:
+        """After ``rounds`` rounds, or when the weights change by no more than ``tolerance``."""
+        return state.round >= self.rounds or state.change <= self.tolerance
+
+    def result(self, state: FedAvgState) -> ModelWeights:
+        """The global weights."""
+        return ModelWeights(state.weights)
+
+
+def relative_change(before: Vector, after: Vector) -> float:
+    """‖after − before‖ / ‖before‖, the denominator at least 1e-12."""
+    return float(np.linalg.norm(after - before) / max(float(np.linalg.norm(before)), 1e-12))
+
+
+ALGORITHM = FedAvg

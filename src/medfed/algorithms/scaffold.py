@@ -1,0 +1,127 @@
+"""SCAFFOLD: Karimireddy et al. 2020, Algorithm 1 with option II.
+
+Site i keeps a control variate c_i, the coordinator c; local steps follow g_i(y) − c_i + c. After K steps of size
+η_l from x: c_i⁺ = c_i − c + (x − y_i)/(K η_l). With S the sites of the round and N all sites,
+x ← x + η_g · mean_S(y_i − x) and c ← c + (|S|/N) · mean_S(c_i⁺ − c_i).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from medfed.algorithms.fedavg import relative_change
+from medfed.core.messages import Message, Vector, adds
+from medfed.core.protocols import Federation, GradientTransform, Law, ModelWeights, SiteContext
+from medfed.core.steps import Release, step
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Controlled(Message, wire="scaffold.controlled"):
+    """The global weights x and variate c, each shape (d,); and whether sites count alike or by their rows."""
+
+    weights: Vector
+    variate: Vector
+    by_rows: bool
+
+
+@dataclass(frozen=True, eq=False)
+class SiteVariate(Message, wire="scaffold.site_variate"):
+    """The site's own variate c_i, kept between rounds and never released."""
+
+    variate: Vector
+
+
+@dataclass(frozen=True, eq=False)
+class ControlledDelta(Message, wire="scaffold.controlled_delta"):
+    """delta: ω_i (y_i − x) with ω_i = 1 or the site's rows; variate: ω_i (c_i⁺ − c_i); weight: ω_i; sites: 1."""
+
+    delta: Vector = adds(bound=2.0**40, resolution=2.0**-16)
+    variate: Vector = adds(bound=2.0**40, resolution=2.0**-16)
+    weight: int = adds(bound=2.0**31)
+    sites: int = adds(bound=1)
+
+
+@step(releases=Release.SUM)
+def train_controlled(site: SiteContext, message: Controlled) -> ControlledDelta:
+    """K local steps along g_i(y) − c_i + c, then the new variate by option II."""
+    x, c = message.weights, message.variate
+    kept = site.recall(SiteVariate)
+    c_i = kept.variate if kept else np.zeros_like(c)
+    trained = site.train(x, correction(c - c_i))
+    c_plus = c_i - c + (x - trained.weights) / np.float32(trained.updates * trained.lr)
+    site.keep(SiteVariate(c_plus))
+    weight = trained.rows if message.by_rows else 1
+    omega = np.float32(weight)
+    return ControlledDelta(omega * (trained.weights - x), omega * (c_plus - c_i), weight, 1)
+
+
+def correction(difference: Vector) -> GradientTransform:
+    """g → g + (c − c_i)."""
+    import torch
+
+    c_minus_c_i = torch.from_numpy(difference)
+
+    def transform(gradient: torch.Tensor, weights: torch.Tensor) -> None:
+        gradient.add_(c_minus_c_i[: gradient.numel()])
+
+    return transform
+
+
+@dataclass(frozen=True, eq=False)
+class ScaffoldState(Message, wire="scaffold.state"):
+    """After ``round`` rounds: weights x and variate c (each shape (d,)), and the last relative change of x."""
+
+    round: int
+    weights: Vector
+    variate: Vector
+    change: float
+
+
+@dataclass(frozen=True, eq=False)
+class Scaffold:
+    """SCAFFOLD (see the module). lr: η_g; weighting: both means ``uniform`` over sites (the paper), or by ``rows``."""
+
+    REQUIRES: ClassVar = ()
+    LAWS: ClassVar = frozenset({Law.SITE_ORDER, Law.RESUME})
+    STEPS: ClassVar = (train_controlled,)
+    ASKS: ClassVar = False
+
+    initial: Vector
+    rounds: int
+    tolerance: float = 0.0
+    lr: float = 1.0
+    weighting: Literal["uniform", "rows"] = "uniform"
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0 or self.weighting not in ("uniform", "rows"):
+            raise ValueError("lr is above 0; weighting is uniform or rows")
+
+    def initialize(self, fed: Federation) -> ScaffoldState:
+        """x_0 and c = 0."""
+        return ScaffoldState(0, self.initial, np.zeros_like(self.initial), float("inf"))
+
+    def round(self, fed: Federation, state: ScaffoldState) -> ScaffoldState:
+        """One round over the cohort S; the coordinator's variate moves by |S|/N of the sites' mean change."""
+        message = Controlled(state.weights, state.variate, by_rows=self.weighting == "rows")
+        total = fed.sum(train_controlled, message, sites=fed.cohort())
+        x = state.weights + np.float32(self.lr) * total.delta / np.float32(total.weight)
+        share = np.float32(total.sites / len(fed.sites))
+        c = state.variate + share * total.variate / np.float32(total.weight)
+        return ScaffoldState(state.round + 1, x, c, relative_change(state.weights, x))
+
+    def done(self, state: ScaffoldState) -> bool:
+        """After ``rounds`` rounds, or when the weights change by no more than ``tolerance``."""
+        return state.round >= self.rounds or state.change <= self.tolerance
+
+    def result(self, state: ScaffoldState) -> ModelWeights:
+        """The weights x."""
+        return ModelWeights(state.weights)
+
+
+ALGORITHM = Scaffold

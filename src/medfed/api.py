@@ -1,0 +1,258 @@
+"""MedFed from Python: run a task, step it by hand, compare strategies, predict.
+
+::
+
+    import medfed
+
+    medfed.run("task.yaml")                                        # the whole run, into a folder with a report
+
+    process = medfed.build("task.yaml")                            # or by hand
+    state = process.initialize()
+    state, metrics = process.next(state)
+
+    medfed.run(task, sites={"Cleveland": frame, "VA": (features, targets)})   # sites from memory
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import uuid
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from medfed.core.errors import RunFolderError, UserError
+from medfed.engine.assembly import assemble, check_parts
+from medfed.engine.comparison import Comparison, strategy_tasks
+from medfed.engine.folder import Origin, RunFolder
+from medfed.engine.hospitals import SiteInput, load_hospitals, raw_rows
+from medfed.engine.outcome import Outcome
+from medfed.engine.process import Process, RoundMetrics, RunState
+from medfed.engine.run import Observer
+from medfed.engine.run import run as run_rounds
+from medfed.engine.simulation import SimulatedSite, Simulation, attached
+from medfed.engine.trained import TrainedModel
+from medfed.govern.keys import SigningKey, home, load_or_create_key
+from medfed.spec.canonical import dump_task, resolved
+from medfed.spec.loading import TaskFile, load_task, task_of
+from medfed.spec.task import TaskSpec
+
+if TYPE_CHECKING:
+    import pandas
+
+FilePath: TypeAlias = "str | os.PathLike[str]"
+Task: TypeAlias = "FilePath | Mapping[str, Any] | TaskSpec | TaskFile"
+"""A task: its file's path, a mapping of sections, or one already read."""
+
+
+class Silent:
+    """An observer that shows nothing."""
+
+    def begun(self, process: Process, state: RunState) -> None:
+        """Show nothing."""
+
+    def advanced(self, state: RunState, metrics: RoundMetrics) -> None:
+        """Show nothing."""
+
+
+def read_task(task: Task, overrides: Sequence[str] = ()) -> TaskFile:
+    """The checked task. Raises TaskError, which lists every fault with its line."""
+    match task:
+        case TaskFile():
+            return task if not overrides else task_of(resolved(task.spec), overrides)
+        case TaskSpec():
+            return task_of(resolved(task), overrides)
+        case Mapping():
+            return task_of(task, overrides)
+        case _:
+            return load_task(task, overrides)
+
+
+def check(task: Task, *, data: FilePath | None = None, overrides: Sequence[str] = ()) -> TaskFile:
+    """Everything that can be known without running: the task's form, and that its parts are installed and fit.
+
+    Raises TaskError or MissingExtra.
+    """
+    checked = read_task(task, overrides)
+    for each in (checked, *strategy_tasks(checked).values()):
+        check_parts(each, tuple(each.spec.sites))
+    return checked
+
+
+def build(
+    task: Task,
+    sites: Mapping[str, SiteInput] | None = None,
+    *,
+    data: FilePath | None = None,
+    overrides: Sequence[str] = (),
+) -> Process:
+    """A process to be stepped by hand; its ledgers and memories live in a temporary folder, and go with it.
+
+    sites: rows by site, in place of those that the task names. data: the folder that the task's paths are below.
+    """
+    checked = read_task(task, overrides)
+    hospitals = load_hospitals(checked, _data_folder(checked, data), sites)
+    folder = Path(tempfile.mkdtemp(prefix="medfed-"))
+    assembly = assemble(checked, hospitals, folder, uuid.uuid4().hex, simulation_key())
+    weakref.finalize(assembly.process, _discard, assembly.simulation, folder)
+    return assembly.process
+
+
+def run(
+    task: Task,
+    sites: Mapping[str, SiteInput] | None = None,
+    *,
+    data: FilePath | None = None,
+    output: FilePath | None = None,
+    overrides: Sequence[str] = (),
+    observer: Observer | None = None,
+) -> Outcome:
+    """Run a task to its end, in ``output`` or a new folder below ``runs/``, and write the report.
+
+    Raises TaskError, DataError, RunFolderError, QuorumLost, Refused.
+    """
+    checked = read_task(task, overrides)
+    root = _data_folder(checked, data)
+    hospitals = load_hospitals(checked, root, sites)
+    folder = _new_folder(
+        checked, root if sites is None else None, Path(output) if output is not None else new_output(checked)
+    )
+    return _run(checked, hospitals, folder, observer or Silent())
+
+
+def resume(
+    folder: FilePath, sites: Mapping[str, SiteInput] | None = None, *, observer: Observer | None = None
+) -> Outcome:
+    """Go on with a run from its last checkpoint; the end is the same to the bit as that of an unbroken run.
+
+    ``sites`` has to be given again where the rows came from memory. Raises RunFolderError where there is no run, or
+    it is finished already.
+    """
+    opened = RunFolder.open(Path(folder))
+    if opened.finished:
+        raise RunFolderError(
+            "this run is finished", where=str(folder), remedy=f"read {Path(folder) / 'report.html'}"
+        )
+    checked, data = load_task(opened.task), opened.origin().data
+    if sites is None and not data:
+        raise UserError("this run's rows came from memory", remedy="medfed.resume(folder, sites={...})")
+    return _run(checked, load_hospitals(checked, Path(data), sites), opened, observer or Silent())
+
+
+def compare(
+    task: Task,
+    sites: Mapping[str, SiteInput] | None = None,
+    *,
+    data: FilePath | None = None,
+    output: FilePath | None = None,
+    overrides: Sequence[str] = (),
+    observer: Callable[[str], Observer] | None = None,
+) -> Comparison:
+    """Run the task under each strategy of its ``compare`` section, on the same rows, and write one report.
+
+    A folder that holds some of the runs already is gone on with. ``observer`` is asked for one a strategy.
+    """
+    checked = read_task(task, overrides)
+    tasks, root = strategy_tasks(checked), _data_folder(checked, data)
+    hospitals = load_hospitals(checked, root, sites)
+    for each in tasks.values():
+        check_parts(each, tuple(hospitals))
+    folder = Path(output) if output is not None else new_output(checked)
+    outcomes: dict[str, Outcome] = {}
+    comparison = Comparison(folder, checked.spec.name, checked.spec.task_type, outcomes)
+    comparison.begin(list(tasks), dump_task(checked.spec), str(root) if sites is None else "")
+    for name, each in tasks.items():
+        place = folder / name
+        watcher = observer(name) if observer else Silent()
+        if (place / "task.yaml").exists():
+            opened = RunFolder.open(place)
+        else:
+            opened = _new_folder(each, root if sites is None else None, place)
+        if not opened.finished:
+            outcomes[name] = _run(each, hospitals, opened, watcher)
+    _report(folder)
+    return comparison
+
+
+def predict(
+    run_folder: FilePath, rows: FilePath | pandas.DataFrame, *, site: str | None = None
+) -> pandas.DataFrame:
+    """Score new rows by a finished run's model: the id where there is one, the scores, and the predicted class.
+
+    Rows with a missing feature get no score (unless the task imputes). ``site`` chooses whose model or
+    standardisation, where each site has its own. Raises DataError, RunFolderError, UserError.
+    """
+    import pandas
+
+    model = TrainedModel.load(Path(run_folder), site)
+    task = TaskFile(model.task, load_task(Path(run_folder) / "task.yaml").document)
+    raw = raw_rows(task, rows, "new data")
+    scores, kept = model.predict(raw)
+    columns: dict[str, Any] = {"row": np.arange(raw.rows) + 1}
+    if model.task.data.id in raw.columns:
+        columns = {str(model.task.data.id): raw.columns[str(model.task.data.id)]}
+    return pandas.DataFrame(columns | model.columns(scores, kept, raw.rows))
+
+
+def simulation_key() -> SigningKey:
+    """The key that signs the ledgers of simulated runs; made at first use, outside every run folder."""
+    return load_or_create_key(home() / "keys", "simulation")
+
+
+def write_report(folder: FilePath) -> Path:
+    """Write a run's or a comparison's ``report.html`` anew, with a run's model card; returns the report."""
+    return _report(Path(folder))
+
+
+def _run(
+    task: TaskFile, hospitals: dict[str, SimulatedSite], folder: RunFolder, observer: Observer
+) -> Outcome:
+    assembly = assemble(task, hospitals, folder.path, folder.origin().run, simulation_key())
+    with attached(assembly.simulation):
+        outcome = run_rounds(assembly.process, assembly.simulation, folder, observer)
+    _report(folder.path)
+    return outcome
+
+
+def _report(folder: Path) -> Path:
+    from medfed.report.card import write_model_card
+    from medfed.report.page import write_report as write_page
+
+    if (folder / "task.yaml").exists() and not (folder / "comparison.json").exists():
+        write_model_card(folder)
+    return write_page(folder)
+
+
+def _data_folder(task: TaskFile, data: FilePath | None) -> Path:
+    """The folder that a task's paths are below: the one given, or the task file's own."""
+    if data is not None:
+        if not Path(data).is_dir():
+            raise UserError("there is no such data folder", where=str(data), remedy="check --data")
+        return Path(data).resolve()
+    file = Path(task.document.path)
+    return file.resolve().parent if file.is_file() else Path.cwd()
+
+
+def new_output(task: TaskFile) -> Path:
+    """A folder that does not exist yet, below ``runs/``, named after the task and the time."""
+    slug = re.sub(r"\W+", "-", task.spec.name).strip("-") or "task"
+    base = Path("runs") / f"{slug}-{datetime.now():%Y%m%d-%H%M%S}"
+    candidates = (base if n == 1 else base.with_name(f"{base.name}-{n}") for n in range(1, 1000))
+    return next(path for path in candidates if not path.exists())
+
+
+def _new_folder(task: TaskFile, data: Path | None, path: Path) -> RunFolder:
+    origin = Origin(uuid.uuid4().hex, str(data or ""), datetime.now(UTC).isoformat(timespec="seconds"))
+    return RunFolder.create(path, dump_task(task.spec), origin)
+
+
+def _discard(simulation: Simulation, folder: Path) -> None:
+    simulation.detach()
+    shutil.rmtree(folder, ignore_errors=True)

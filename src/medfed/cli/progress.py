@@ -1,0 +1,132 @@
+"""What a person sees while a run trains: a line a round, and a bar where there is a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from medfed.cli.options import print_json
+from medfed.core.disclosure import WITHHELD
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from medfed.engine.process import Process, RoundMetrics, Row, RunState
+    from medfed.spec.task import TaskSpec
+
+_SITES_SHOWN = 8
+_SHORT = {"accuracy": "Acc", "rmse": "RMSE"}
+
+
+class Watcher:
+    """Prints a run's rounds as people read them, or as JSON lines; the bar shows only on a terminal."""
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False, label: str = "") -> None:
+        self._quiet = quiet
+        self._json = as_json
+        self._label = label
+        self._bar: Bar | None = None
+        self._task: TaskSpec | None = None
+        self._bar_id: Any = None
+
+    def __enter__(self) -> Watcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def begun(self, process: Process, state: RunState) -> None:
+        """Say who takes part, and under which policies."""
+        self._task = process.task
+        total = process.task.federation.total_rounds
+        if self._json:
+            print_json({"event": "begun", "strategy": process.task.federation.strategy.name, "rounds": total})
+        elif not self._quiet:
+            for line in self._introduction(process, state):
+                print(line, flush=True)
+            if sys.stdout.isatty():
+                self._start_bar(total, state.round)
+
+    def advanced(self, state: RunState, metrics: RoundMetrics) -> None:
+        """One line for the round; sites that did not answer get a line each."""
+        if self._json:
+            print_json(
+                {"event": "round", "round": state.round, "metrics": [_as_json(row) for row in metrics.rows]}
+            )
+        elif not self._quiet:
+            self._print(round_line(metrics, self._spec, state.round) if metrics.rows else None)
+            for absence in metrics.absences:
+                self._print(f"  {absence.site} did not take part in {absence.step}: {absence.sentence}")
+        if self._bar is not None:
+            self._bar.update(self._bar_id, completed=state.round)
+
+    @property
+    def _spec(self) -> TaskSpec:
+        assert self._task is not None  # noqa: S101 - a run begins before it advances
+        return self._task
+
+    def _introduction(self, process: Process, state: RunState) -> list[str]:
+        spec, sites = process.task, process.federation.sites
+        name = self._label or spec.federation.strategy.name
+        parameters = sum(len(weights) for weights in process.weights(state).values())
+        resumed = f", resumed after round {state.round}" if state.round else ""
+        return [
+            f"{spec.name}: {name}, {spec.model.name} ({parameters:,} parameters) at {len(sites)} sites{resumed}",
+            "simulation in one process: totals are in the clear, and a site without a policy file allows everything",
+        ]
+
+    def _start_bar(self, total: int, done: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, transient=True)
+        self._bar_id = self._bar.add_task(self._label or "training", total=total, completed=done)
+        self._bar.start()
+
+    def _print(self, line: str | None) -> None:
+        if line is None:
+            return
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, flush=True)
+
+
+def round_line(metrics: RoundMetrics, spec: TaskSpec, number: int) -> str:
+    """``Epoch 10/50 - Cleveland Loss: 0.215 | Acc: 89.2% - … - Federated Loss: 0.206 | Acc: 89.8%``."""
+    shown = ("loss", "accuracy") if spec.task_type == "classification" else ("loss", "rmse")
+    sites = list(dict.fromkeys(row.site for row in metrics.rows))
+    parts = [
+        f"{'Epoch' if spec.federation.counts_epochs else 'Round'} {number}/{spec.federation.total_rounds}"
+    ]
+    if len(sites) - 1 > _SITES_SHOWN:
+        parts.append(f"{len(sites) - 1} sites")
+        sites = sites[-1:]
+    for site in sites:
+        values = [
+            row
+            for metric in shown
+            for row in metrics.rows
+            if row.site == site and row.measure.metric == metric
+        ]
+        title = "Federated" if site == "federated" else site
+        parts.append(f"{title} {' | '.join(f'{_title(row)}: {_value(row)}' for row in values)}")
+    return " - ".join(parts)
+
+
+def _title(row: Row) -> str:
+    return _SHORT.get(row.measure.metric, row.measure.metric.capitalize())
+
+
+def _value(row: Row) -> str:
+    value = row.measure.value
+    if value is None:
+        return WITHHELD if row.measure.reason == WITHHELD else "–"
+    return f"{value:.1%}" if row.measure.metric == "accuracy" else f"{value:.3f}"
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    from medfed.engine.folder import measured
+
+    return {"site": row.site, "split": row.split, **measured(row)}

@@ -1,0 +1,179 @@
+"""``medfed run``, ``medfed compare`` and ``medfed train``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medfed.cli.options import Data, Json, Output, Quiet, Settings, TaskPath, print_json
+from medfed.cli.progress import Watcher
+from medfed.core.errors import UserError
+
+if TYPE_CHECKING:
+    from medfed.engine.outcome import Outcome
+
+_Task = Annotated[Path | None, typer.Argument(metavar="TASK", help="The task file (YAML).")]
+_Resume = Annotated[
+    Path | None, typer.Option("--resume", metavar="DIR", help="Go on with the run in this folder.")
+]
+
+
+def run(
+    task: _Task = None,
+    output: Output = None,
+    data: Data = None,
+    resume: _Resume = None,
+    settings: Settings = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Run a task over its sites, simulated in this process, and write a report.
+
+    Every round is checkpointed: after Ctrl-C or a crash, --resume goes on to the same result, to the bit.
+
+    \b
+    Examples:
+      medfed run task.yaml
+      medfed run task.yaml --set federation.strategy=scaffold --set federation.lr=0.05
+      medfed run task.yaml --data ./local_data --output ./my-run
+      medfed run --resume runs/heart-20260131-101500
+    """
+    from medfed import api
+
+    with Watcher(quiet=quiet, as_json=as_json) as watcher:
+        if resume is not None:
+            if task or output or data or settings:
+                raise UserError("--resume goes on with a run as it was", remedy="give --resume DIR alone")
+            outcome = _resumable(lambda: api.resume(resume, observer=watcher), resume)
+        elif task is not None:
+            checked = api.read_task(task, settings or [])
+            folder = output or api.new_output(checked)
+            outcome = _resumable(lambda: api.run(checked, data=data, output=folder, observer=watcher), folder)
+        else:
+            raise UserError("there is nothing to run", remedy="name a task, or --resume DIR")
+    announce(outcome, quiet=quiet, as_json=as_json)
+
+
+def compare(
+    task: TaskPath,
+    output: Output = None,
+    data: Data = None,
+    settings: Settings = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Run a task under several strategies on the same rows: local, pooled and federated, side by side.
+
+    Which strategies, and what differs for one of them, stands in the task's `compare` section. The same command
+    with the same --output goes on with a comparison that was interrupted.
+
+    \b
+    Examples:
+      medfed compare task.yaml
+      medfed compare task.yaml --set 'compare.strategies=[local, pooled, fedavg, scaffold]'
+    """
+    from medfed import api
+
+    checked = api.read_task(task, settings or [])
+    folder = output or api.new_output(checked)
+    watchers: list[Watcher] = []
+
+    def watch(name: str) -> Watcher:
+        _close(watchers)
+        watchers.append(Watcher(quiet=quiet, as_json=as_json, label=name))
+        return watchers[-1]
+
+    try:
+        comparison = api.compare(checked, data=data, output=folder, observer=watch)
+    finally:
+        _close(watchers)
+    if as_json:
+        print_json({"event": "finished", "folder": str(folder), "metrics": comparison.table()})
+    elif not quiet:
+        print_comparison(comparison.table())
+        print(f"report: {folder / 'report.html'}")
+
+
+def train(
+    config: Annotated[Path, typer.Option("--config", help="The task file (YAML).")],
+    data: Annotated[Path, typer.Option("--data", help="The folder with one folder per party.")],
+    output: Annotated[Path, typer.Option("--output", help="Where the model and the report go.")],
+    party_config: Annotated[Path, typer.Option("--party_config", help="The parties (JSON).")],
+    reconnect_interval: Annotated[
+        float | None,
+        typer.Option("--reconnect_interval", min=0.0, help="Seconds between attempts to reach a peer."),
+    ] = None,
+    settings: Settings = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train between the parties of a party_config.json, each with a folder of its own below --data.
+
+    Both parties are simulated on this machine: the folder named after a party_id (or its role: guest, host) below
+    --data is that party's. An unfinished run in --output is continued.
+
+    \b
+    Example:
+      medfed train --config federated_task.yaml --data ./local_data --output ./model_weights \\
+                   --party_config party_config.json
+    """
+    from medfed import api
+    from medfed.engine.parties import party_sites
+
+    checked = api.read_task(config, settings or [])
+    sites = party_sites(party_config, data)
+    if reconnect_interval is not None and not quiet and not as_json:
+        print("--reconnect_interval has no effect here: both parties are in this process", file=sys.stderr)
+    with Watcher(quiet=quiet, as_json=as_json) as watcher:
+        unfinished = (output / "task.yaml").exists() and not (output / "results.json").exists()
+        outcome = _resumable(
+            lambda: (
+                api.resume(output, sites, observer=watcher)
+                if unfinished
+                else api.run(checked, sites, data=data, output=output, observer=watcher)
+            ),
+            output,
+        )
+    announce(outcome, quiet=quiet, as_json=as_json)
+
+
+def announce(outcome: Outcome, *, quiet: bool, as_json: bool) -> None:
+    """Say how a run ended and where its report is."""
+    folder = outcome.folder.path
+    if as_json:
+        print_json({"event": "finished", "folder": str(folder), "stopped_because": outcome.state.stopped})
+    elif not quiet:
+        print(f"finished after {outcome.state.round} rounds: {outcome.state.stopped}")
+        print(f"report: {folder / 'report.html'}")
+
+
+def print_comparison(table: dict[str, dict[str, float | None]]) -> None:
+    """The strategies' main metrics, a row each."""
+    from rich.console import Console
+    from rich.table import Table
+
+    metrics = list(next(iter(table.values())))
+    shown = Table("strategy", *metrics, title="test rows of all sites")
+    for strategy, values in table.items():
+        shown.add_row(strategy, *("–" if v is None else f"{v:.3f}" for v in values.values()))
+    Console().print(shown)
+
+
+def _resumable(work: Callable[[], Outcome], folder: Path) -> Outcome:
+    """Do the work; when it is interrupted, say how to go on."""
+    try:
+        return work()
+    except KeyboardInterrupt:
+        if (folder / "task.yaml").exists():
+            print(f"\ninterrupted; go on with: medfed run --resume {folder}", file=sys.stderr)
+        raise
+
+
+def _close(watchers: list[Watcher]) -> None:
+    for watcher in watchers:
+        watcher.__exit__()
+    watchers.clear()

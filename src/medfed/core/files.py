@@ -1,0 +1,48 @@
+"""Writing files so that a reader, or a kill at any moment, never meets half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from medfed.core.errors import RunFolderError
+
+
+def write_atomically(
+    path: Path, data: bytes | str, *, durable: bool = False, mode: int | None = None
+) -> None:
+    """Write beside the file, then rename over it; ``durable`` also forces it to the disk (fsync).
+
+    mode: permission bits set before any content is written. Raises RunFolderError where the disk is full or the
+    folder cannot be written; the old file, if there was one, is whole.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666 if mode is None else mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        partial.replace(path)
+        if durable:
+            sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise RunFolderError(
+            f"cannot write ({error.strerror or error})",
+            where=str(path),
+            remedy="free disk space or mend the folder's permissions, then go on with: medfed run --resume DIR",
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's entries to the disk, so that a renamed file survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

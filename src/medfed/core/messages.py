@@ -1,0 +1,121 @@
+"""Messages: the only things that cross between a coordinator and a site.
+
+A message is a frozen dataclass of scalars, strings, arrays, tuples of these and other messages. The fields
+of a message that is released as a sum say that they add, within which bound and to which resolution::
+
+    @dataclass(frozen=True, eq=False)
+    class WeightedDelta(Message, wire="fedavg.weighted_delta"):
+        delta: Vector = adds(bound=2.0**20, resolution=2.0**-24)
+        rows: int = adds(bound=2**31)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medfed.core.errors import CodecError
+
+Vector: TypeAlias = NDArray[np.float32]
+"""A flat float32 vector: all of a network's parameters, then its floating-point buffers, in library order."""
+
+Moments: TypeAlias = NDArray[np.float64]
+"""Float64 sums of a statistic."""
+
+Counts: TypeAlias = NDArray[np.int64]
+"""Int64 counts."""
+
+M = TypeVar("M", bound="Message")
+
+_BY_WIRE_NAME: dict[str, type[Message]] = {}
+
+
+class Message:
+    """Base of all messages; a subclass names itself on the wire: ``class Weights(Message, wire="weights")``."""
+
+    WIRE: ClassVar[str]
+
+    def __init_subclass__(cls, *, wire: str) -> None:
+        super().__init_subclass__()
+        known = _BY_WIRE_NAME.get(wire)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise TypeError(f"two messages share the wire name {wire!r}: {known} and {cls}")
+        cls.WIRE = wire
+        _BY_WIRE_NAME[wire] = cls
+
+
+def message_type(wire: str) -> type[Message]:
+    """The message class of that wire name. Raises CodecError where no installed code defines it."""
+    try:
+        return _BY_WIRE_NAME[wire]
+    except KeyError:
+        raise CodecError(f"no installed message is called {wire!r}") from None
+
+
+@dataclass(frozen=True)
+class Adds:
+    """How a field adds over sites.
+
+    bound: the largest absolute value one site may contribute to any element.
+    resolution: the step to which a fixed-point sum may round one site's contribution (0: an integer count).
+    """
+
+    bound: float
+    resolution: float
+
+
+_ADDS = "medfed.adds"
+
+
+def adds(*, bound: float, resolution: float = 0.0) -> Any:
+    """Declare a dataclass field that adds over sites (see :class:`Adds`)."""
+    return dataclasses.field(metadata={_ADDS: Adds(bound, resolution)})
+
+
+_DECLARED: dict[type[Message], dict[str, Adds]] = {}
+
+
+def additive_fields(kind: type[Message]) -> dict[str, Adds]:
+    """Field name → declaration, of a message that is summed. Raises TypeError where a field declares nothing."""
+    if kind in _DECLARED:
+        return _DECLARED[kind]
+    declared: dict[str, Adds] = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        declaration = field.metadata.get(_ADDS)
+        if declaration is None:
+            raise TypeError(f"{kind.__name__}.{field.name} is summed but does not declare adds(...)")
+        declared[field.name] = declaration
+    _DECLARED[kind] = declared
+    return declared
+
+
+def add(total: M | None, contribution: M) -> M:
+    """``total + contribution`` field by field, in each field's own type; arrays of one shape only.
+
+    Raises CodecError where the two have arrays of different shapes: the site's data or model differ.
+    """
+    names = additive_fields(type(contribution))
+    if total is None:
+        return contribution
+    added: dict[str, Any] = {}
+    for name in names:
+        left, right = getattr(total, name), getattr(contribution, name)
+        if np.shape(left) != np.shape(right):
+            raise CodecError(
+                f"{type(contribution).__name__}.{name} has another shape than at the other sites"
+            )
+        added[name] = left + right
+    return type(contribution)(**added)
+
+
+def out_of_bounds(message: Message) -> str | None:
+    """The name of the first summed field that is not finite or exceeds its declared bound, or None."""
+    for name, declaration in additive_fields(type(message)).items():
+        value = np.asarray(getattr(message, name))
+        if value.size and not (np.isfinite(value).all() and np.abs(value).max() <= declaration.bound):
+            return name
+    return None

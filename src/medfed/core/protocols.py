@@ -1,0 +1,184 @@
+"""The protocols by which an upper floor is handed to a lower one."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+
+from medfed.core.examples import Examples, Predictions, Split
+from medfed.core.messages import Message, Vector
+from medfed.core.steps import Step
+from medfed.core.wire import Reply, Request
+
+if TYPE_CHECKING:
+    import torch
+
+M = TypeVar("M", bound=Message)
+R = TypeVar("R", bound=Message)
+S = TypeVar("S", bound=Message)
+T = TypeVar("T")
+
+
+class GradientTransform(Protocol):
+    """Changes the gradient of a local step in place, before the optimizer uses it.
+
+    gradient, weights: flat float32 tensors over all parameters, in the order of :data:`Vector`.
+    """
+
+    def __call__(self, gradient: torch.Tensor, weights: torch.Tensor) -> None:
+        """Change ``gradient`` in place."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """The outcome of a site's local training: the weights, the number of local updates K, and their rate.
+
+    rows: training rows of the site (the weight of its contribution); lr: the learning rate of the round.
+    """
+
+    weights: Vector
+    updates: int
+    rows: int
+    lr: float
+
+
+class SiteContext(Protocol):
+    """What a step sees of the site it runs at."""
+
+    @property
+    def site(self) -> str:
+        """The site's name."""
+        ...
+
+    @property
+    def round(self) -> int:
+        """The round of the request; 0 while data are prepared."""
+        ...
+
+    def examples(self, split: Split) -> Examples:
+        """The site's encoded rows of one split. Raises DataError before the data are prepared."""
+        ...
+
+    def train(self, weights: Vector, transform: GradientTransform | None = None) -> Trained:
+        """Run the task's local training loop from ``weights`` over the training split."""
+        ...
+
+    def predict(self, weights: Vector, split: Split) -> Predictions:
+        """Score one split by the model of these weights."""
+        ...
+
+    def generator(self, purpose: str) -> np.random.Generator:
+        """The seeded generator of (task seed, site, round, purpose)."""
+        ...
+
+    def recall(self, kind: type[M]) -> M | None:
+        """The message of this type that the site kept last, or None."""
+        ...
+
+    def keep(self, memory: Message) -> None:
+        """Keep a message between requests; it replaces the one of the same type."""
+        ...
+
+    def resource(self, kind: type[T]) -> T:
+        """The site's own object of this type: its table of rows, say, for the steps that prepare it."""
+        ...
+
+
+class Federation(Protocol):
+    """The coordinator's only way to data: two verbs, and who may be asked."""
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Every site's name, sorted."""
+        ...
+
+    @property
+    def round(self) -> int:
+        """The round in progress; 0 while the run initialises."""
+        ...
+
+    def cohort(self) -> tuple[str, ...]:
+        """The sites drawn for this round: all of them unless the task samples."""
+        ...
+
+    def sum(self, step: Step[M, R], message: M | Mapping[str, M], *, sites: Sequence[str] | None = None) -> R:
+        """The total of the sites' replies; the caller sees no single one.
+
+        message: one for all sites, or a mapping site → message. Raises QuorumLost where too few answer.
+        """
+        ...
+
+    def ask(
+        self, step: Step[M, R], message: M | Mapping[str, M], *, sites: Sequence[str] | None = None
+    ) -> dict[str, R]:
+        """Each site's own reply, by name; a site may refuse, and is then absent. Raises QuorumLost."""
+        ...
+
+    def stream(
+        self, step: Step[M, R], message: M | Mapping[str, M], *, sites: Sequence[str] | None = None
+    ) -> Iterator[tuple[str, R]]:
+        """As :meth:`ask`, in order of arrival."""
+        ...
+
+
+class Engine(Protocol):
+    """Carries requests to sites: the whole seam to a transport."""
+
+    def exchange(self, requests: Sequence[Request]) -> Iterator[Reply]:
+        """Send each request to the site it names at once; yield replies as they come, one a site at most.
+
+        A site that fails yields a reply whose body is a Failure; one that is silent past the deadline yields
+        nothing. The deadline is the engine's own. The iterator ends when no more replies will come, and may be
+        closed early.
+        """
+        ...
+
+
+class Law(enum.StrEnum):
+    """A promise that an algorithm declares and the conformance tests hold it to."""
+
+    SITE_ORDER = "the order of sites does not change a bit"
+    ONE_SITE_IS_LOCAL = "a federation of one site equals local training"
+    RESUME = "a resumed run equals an uninterrupted one to the bit"
+
+
+@dataclass(frozen=True, eq=False)
+class ModelWeights(Message, wire="model_weights"):
+    """The flat weights of a trained model."""
+
+    weights: Vector
+
+
+@runtime_checkable
+class Algorithm(Protocol[S]):
+    """A federated algorithm: state in, state out, reaching sites only through a Federation.
+
+    REQUIRES: optional extras it imports. LAWS: the promises it is tested for. STEPS: every step it calls;
+    a site admits no other. ASKS: whether it calls ``ask`` or ``stream``, which secure aggregation excludes.
+    """
+
+    REQUIRES: ClassVar[tuple[str, ...]]
+    LAWS: ClassVar[frozenset[Law]]
+    STEPS: ClassVar[tuple[Step[Any, Any], ...]]
+    ASKS: ClassVar[bool]
+
+    def initialize(self, fed: Federation) -> S:
+        """The state before the first round."""
+        ...
+
+    def round(self, fed: Federation, state: S) -> S:
+        """The state after one more round."""
+        ...
+
+    def done(self, state: S) -> bool:
+        """Whether it has converged or reached its limit of rounds."""
+        ...
+
+    def result(self, state: S) -> ModelWeights:
+        """The model of a state."""
+        ...

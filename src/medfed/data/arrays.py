@@ -1,0 +1,90 @@
+"""Sites given as arrays in memory: features (images, signals, plain matrices) and targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medfed.core.errors import DataError
+from medfed.data.columns import Place
+from medfed.data.findings import Findings, Tally
+from medfed.data.frames import raw_from_frame
+from medfed.data.kinds import Kind, objects
+from medfed.data.labels import declared_classes, typed_targets
+from medfed.data.raw import RawTable
+from medfed.data.table import SiteTable, assembled
+from medfed.spec.task import DataSpec, Label
+
+_TARGET = "target"
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayData:
+    """A site's data in memory.
+
+    features: (n, columns), or (n, …) for images and signals. targets: (n,) numbers or class names. ids: (n,)
+    the patient of each row; without them each row is a patient of its own.
+    """
+
+    features: NDArray[Any]
+    targets: NDArray[Any]
+    ids: NDArray[Any] | None = None
+
+
+def load_arrays(data: DataSpec, task_type: str, site: str, arrays: ArrayData, seed: int = 0) -> SiteTable:
+    """The table of a site given as arrays; ``data.columns`` is not used.
+
+    Two-dimensional features become continuous columns x0, x1, …; those of more dimensions one column of
+    arrays, used as they are. Raises DataError where lengths differ or a number is infinite.
+    """
+    features = np.asarray(arrays.features)
+    lengths = {len(features), len(arrays.targets), len(features if arrays.ids is None else arrays.ids)}
+    if features.ndim < 2 or len(lengths) > 1 or 0 in lengths:
+        raise DataError(
+            "features have to be of shape (n, …), with n targets and n ids, and n above 0",
+            where=site,
+            remedy="features.reshape(n, -1) for a single column",
+        )
+    rows = len(features)
+    columns = _columns(features, site)
+    raw = _as_raw(arrays)
+    label = (data.label or Label(column=_TARGET)).model_copy(update={"column": _TARGET})
+    table = SiteTable(
+        site=site,
+        kinds={name: Kind.CONTINUOUS if values.ndim == 1 else Kind.ARRAY for name, values in columns.items()},
+        columns=columns,
+        levels={},
+        ids=objects([str(i) for i in (range(rows) if arrays.ids is None else arrays.ids)]),
+        targets=typed_targets(raw.columns[_TARGET], label, task_type, Place(site, raw)),
+        classes=declared_classes(label) if task_type == "classification" else None,
+        split=np.zeros(rows, dtype=np.int8),
+        findings=Findings(read=Tally(0, 0)),
+    )
+    return assembled(table, data, seed, given=None, repeated=np.zeros(rows, dtype=bool))
+
+
+def _columns(features: NDArray[Any], site: str) -> dict[str, NDArray[Any]]:
+    try:
+        if features.ndim > 2:
+            columns: dict[str, NDArray[Any]] = {"x": np.ascontiguousarray(features, dtype=np.float32)}
+        else:
+            columns = {f"x{i}": np.array(values, dtype=np.float64) for i, values in enumerate(features.T)}
+    except (TypeError, ValueError):
+        raise DataError(
+            "features have to be numbers", where=site, remedy="encode text as numbers first"
+        ) from None
+    for name, values in columns.items():
+        if np.isinf(values).any() or (values.ndim > 1 and np.isnan(values).any()):
+            raise DataError(
+                "numbers that are not finite", where=f"{site}, column {name!r}", remedy="mend the array"
+            )
+    return columns
+
+
+def _as_raw(arrays: ArrayData) -> RawTable:
+    import pandas
+
+    return raw_from_frame(pandas.DataFrame({_TARGET: np.asarray(arrays.targets)}), "array")

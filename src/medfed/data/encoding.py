@@ -1,0 +1,228 @@
+"""The encoding: how rows become features, agreed once and the same at every site."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medfed.core.errors import DataError
+from medfed.core.examples import Examples, Split
+from medfed.core.messages import Message
+from medfed.data.columns import Place, absent, require_columns, typed, with_missing
+from medfed.data.kinds import OTHER, Kind, Texts
+from medfed.data.raw import RawTable
+from medfed.data.table import SiteTable
+from medfed.spec.task import DataSpec
+
+_EPSILON = 1e-9
+"""Added to each standard deviation, as in the published heart benchmark (FLamby, NeurIPS 2022)."""
+
+_CONSTANT = 1e-12
+"""A standard deviation below this share of the mean is rounding: the column is constant."""
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding(Message, wire="data.encoding"):
+    """Everything needed to turn rows into features.
+
+    columns, kinds, levels: the feature columns in order; the first level is the reference and has no feature.
+    fill: what a missing value becomes: a number, or the index of a level; NaN where nothing is imputed.
+    standardize: ``federated``, ``site`` or ``none``. mean, scale: of each feature over the training rows,
+    float64; empty under ``none``, and under ``site`` until a site fills in its own. A scale of 0 marks a
+    constant feature. features: their names (``age``, ``cp=2``, …). classes: the class names by index; empty
+    for regression.
+    """
+
+    columns: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    levels: tuple[tuple[str, ...], ...]
+    fill: NDArray[np.float64]
+    standardize: str
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    features: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    @property
+    def is_array(self) -> bool:
+        """Whether the one column holds arrays, which are used as they are."""
+        return self.kinds == (Kind.ARRAY,)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether rows can be encoded: the standardisation, if there is one, is known."""
+        return self.standardize == "none" or self.scale.size == len(self.features)
+
+
+def new_encoding(
+    kinds: dict[str, Kind], levels: dict[str, tuple[str, ...]], standardize: str, classes: tuple[str, ...]
+) -> Encoding:
+    """An encoding that neither imputes nor knows means yet."""
+    names = [
+        name
+        for column, kind in kinds.items()
+        for name in _feature_names(column, kind, levels.get(column, ()))
+    ]
+    is_array = Kind.ARRAY in kinds.values()
+    return Encoding(
+        columns=tuple(kinds),
+        kinds=tuple(kinds.values()),
+        levels=tuple(levels.get(column, ()) for column in kinds),
+        fill=np.full(len(kinds), np.nan),
+        standardize="none" if is_array else standardize,
+        mean=np.empty(0),
+        scale=np.empty(0),
+        features=tuple(names),
+        classes=classes,
+    )
+
+
+def _feature_names(column: str, kind: Kind, levels: tuple[str, ...]) -> list[str]:
+    if kind is Kind.ARRAY:
+        return []
+    if kind is Kind.CONTINUOUS or (kind is Kind.BINARY and levels == ("0", "1")):
+        return [column]
+    return [f"{column}={level}" for level in levels[1:]]
+
+
+def encode(table: SiteTable, encoding: Encoding, split: Split | None) -> Examples:
+    """The features (float32) and targets of one split's rows; of all rows for None.
+
+    Standardised by ``(x - mean) / (scale + 1e-9)``; a constant feature is 0. Raises DataError for a class
+    that the encoding does not know, or a number beyond float32.
+    """
+    rows = table.select(split)
+    features = (
+        _standardized(design(rows, encoding), encoding, table.site)
+        if not encoding.is_array
+        else _arrays(rows, encoding)
+    )
+    return Examples(features, _targets(rows, encoding))
+
+
+def encode_rows(
+    raw: RawTable, data: DataSpec, encoding: Encoding
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The features of new rows, which need no label, and the index in ``raw`` of each row that was kept.
+
+    Rows with a missing feature are left out unless the encoding imputes. Raises DataError as loading a table
+    does.
+    """
+    place = Place("new data", raw)
+    require_columns(encoding.columns, raw, place.site)
+    columns = {}
+    kept = np.ones(raw.rows, dtype=bool)
+    for name, kind, fill in zip(encoding.columns, encoding.kinds, encoding.fill, strict=True):
+        text = with_missing(raw.columns[name], data.missing.markers)
+        columns[name] = typed(text, kind, data.columns.get(name), name, place)
+        if np.isnan(fill):
+            kept &= ~absent(columns[name], kind)
+    matrix = _design({name: values[kept] for name, values in columns.items()}, encoding, place.site)
+    return _standardized(matrix, encoding, place.site), np.flatnonzero(kept)
+
+
+def design(table: SiteTable, encoding: Encoding) -> NDArray[np.float64]:
+    """The features of every row before standardisation, (n, features) float64, missing values imputed."""
+    kinds = zip(encoding.columns, encoding.kinds, strict=True)
+    return _design({name: table.values(name, kind) for name, kind in kinds}, encoding, table.site)
+
+
+def _design(columns: dict[str, NDArray[Any]], encoding: Encoding, where: str) -> NDArray[np.float64]:
+    blocks = []
+    for index, name in enumerate(encoding.columns):
+        values, fill = columns[name], encoding.fill[index]
+        if np.isnan(fill) and absent(values, encoding.kinds[index]).any():
+            raise DataError(
+                "missing values, and nothing to impute",
+                where=f"{where}, column {name!r}",
+                remedy="missing: {strategy: drop}",
+            )
+        if encoding.kinds[index] is Kind.CONTINUOUS:
+            blocks.append(np.where(np.isnan(values), fill, values)[:, None])
+        else:
+            codes = level_codes(values, encoding.levels[index], fill)
+            blocks.append((codes[:, None] == np.arange(1, len(encoding.levels[index]))).astype(np.float64))
+    return np.hstack(blocks)
+
+
+def level_codes(values: Texts, levels: tuple[str, ...], fill: float) -> NDArray[np.int64]:
+    """The index of each value's level; ``fill`` where missing; ``other``, or else -1, where not listed."""
+    codes: dict[Any, int] = {level: code for code, level in enumerate(levels)}
+    unknown = codes.get(OTHER, -1)
+    codes[None] = -1 if np.isnan(fill) else int(fill)
+    return np.array([codes.get(value, unknown) for value in values.tolist()], dtype=np.int64)
+
+
+def spread(rows: int, squares: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The unbiased standard deviation from squared deviations; 0 for a constant feature or a single row."""
+    deviation = np.sqrt(squares / max(rows - 1, 1))
+    return np.where(deviation <= _CONSTANT * np.abs(mean), 0.0, deviation)
+
+
+def column_sums(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sum of each column, the same to the bit for any order of rows; infinite where it is too large."""
+    with np.errstate(over="ignore"):
+        return np.asarray(np.sort(matrix, axis=0).sum(axis=0))
+
+
+def squared_deviations(matrix: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sum of each column's squared deviations from ``mean``, as :func:`column_sums`."""
+    with np.errstate(over="ignore"):
+        return column_sums((matrix - mean) ** 2)
+
+
+def fit_to(encoding: Encoding, table: SiteTable) -> Encoding:
+    """The encoding with mean and scale of a table's own training rows. Raises DataError without any."""
+    matrix = design(table.select(Split.TRAIN), encoding)
+    rows = len(matrix)
+    if rows == 0:
+        raise DataError(
+            "there are no training rows to standardise by", where=table.site, remedy="standardize: federated"
+        )
+    mean = column_sums(matrix) / rows
+    return replace(encoding, mean=mean, scale=spread(rows, squared_deviations(matrix, mean), mean))
+
+
+def _standardized(matrix: NDArray[np.float64], encoding: Encoding, where: str) -> NDArray[np.float32]:
+    if not encoding.fitted:
+        raise DataError(
+            "the mean and scale of each feature are not known yet",
+            where=where,
+            remedy="prepare the data first",
+        )
+    if encoding.standardize != "none":
+        with np.errstate(over="ignore"):
+            scaled = (matrix - encoding.mean) / (encoding.scale + _EPSILON)
+        matrix = np.where(encoding.scale == 0, 0.0, scaled)
+    with np.errstate(over="ignore"):
+        features = matrix.astype(np.float32)
+    if not np.isfinite(features).all():
+        name = encoding.features[int(np.flatnonzero(~np.isfinite(features).all(axis=0))[0])]
+        raise DataError(
+            "numbers too large for the model's 32-bit floats",
+            where=f"{where}, column {name!r}",
+            remedy="use another unit",
+        )
+    return features
+
+
+def _arrays(rows: SiteTable, encoding: Encoding) -> NDArray[np.float32]:
+    features: NDArray[np.float32] = rows.columns[encoding.columns[0]]
+    return features
+
+
+def _targets(rows: SiteTable, encoding: Encoding) -> NDArray[Any]:
+    if not encoding.classes:
+        return rows.targets.astype(np.float32)
+    codes = {name: index for index, name in enumerate(encoding.classes)}
+    targets = np.array([codes.get(name, -1) for name in rows.targets.tolist()], dtype=np.int64)
+    if (targets < 0).any():
+        raise DataError(
+            "some rows have a class that the federation does not know: too few patients share it",
+            where=f"{rows.site}, label",
+            remedy="declare the classes: label: {column: …, classes: [...]}",
+        )
+    return targets

@@ -1,0 +1,45 @@
+"""What was found while a site's rows were read, counted in rows and in patients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medfed.data.kinds import Texts
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Rows, and the distinct patients behind them, who decide whether the rows may be shown."""
+
+    rows: int
+    patients: int
+
+    @classmethod
+    def of(cls, ids: Texts, mask: NDArray[np.bool_] | None = None) -> Tally:
+        """The tally of the rows that the mask marks; of all rows without one."""
+        chosen = ids if mask is None else ids[mask]
+        return cls(len(chosen), len(set(chosen.tolist())))
+
+
+NONE = Tally(0, 0)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is no longer in the table, or cannot be seen in it.
+
+    duplicates: rows equal to another in every column. unlabelled, incomplete: rows dropped for want of a
+    label or of a feature. missing: column → rows without a value, before any were dropped. read: rows before
+    any were dropped. ignored: columns that the task does not use.
+    """
+
+    read: Tally
+    duplicates: Tally = NONE
+    unlabelled: Tally = NONE
+    incomplete: Tally = NONE
+    missing: dict[str, Tally] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+    duplicates_kept: bool = False

@@ -1,0 +1,262 @@
+"""The federated preparation: sites describe their rows and agree, by sums, on one encoding.
+
+Every step reaches the site's rows as ``site.resource(SiteTable)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medfed.core.errors import DataError
+from medfed.core.examples import Split
+from medfed.core.messages import Message, adds
+from medfed.core.protocols import Federation, SiteContext
+from medfed.core.steps import Release, Step, step
+from medfed.data.columns import absent, agree_kinds, declared_levels, levels_in
+from medfed.data.encoding import (
+    Encoding,
+    column_sums,
+    design,
+    fit_to,
+    level_codes,
+    new_encoding,
+    spread,
+    squared_deviations,
+)
+from medfed.data.findings import Tally
+from medfed.data.kinds import OTHER, Kind, Texts, number, sort_levels
+from medfed.data.labels import declared_classes
+from medfed.data.quality import DataSheet, data_sheet
+from medfed.data.table import SiteTable
+from medfed.data.totals import (
+    LARGEST_COUNT,
+    LARGEST_SQUARES,
+    LARGEST_SUM,
+    ColumnTotals,
+    Deviations,
+    feature_means,
+    imputation,
+    without_empty_other,
+)
+from medfed.spec.policy import Policy
+from medfed.spec.task import DataSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Question(Message, wire="data.question"):
+    """A question that says all by its step."""
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnReport(Message, wire="data.column_report"):
+    """A column's kind, and those of its undeclared levels that enough patients share."""
+
+    name: str
+    kind: Kind
+    levels: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class LevelReport(Message, wire="data.level_report"):
+    """A site's columns, and those of its undeclared classes that enough patients share."""
+
+    columns: tuple[ColumnReport, ...]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Adopted(Message, wire="data.adopted"):
+    """The number of rows of a site that has adopted the encoding."""
+
+    rows: int = adds(bound=LARGEST_COUNT)
+
+
+@step(releases=Release.SITE, reads=None)
+def describe(site: SiteContext, message: Question) -> DataSheet:
+    """The site's data sheet."""
+    table = site.resource(SiteTable)
+    minimum = site.resource(Policy).minimum_count
+    return data_sheet(table, named_classes(table, minimum), minimum)
+
+
+@step(releases=Release.LEVELS, reads=None)
+def report_levels(site: SiteContext, message: Question) -> LevelReport:
+    """The kinds of the site's columns, and the undeclared levels and classes that enough patients share."""
+    table, minimum = site.resource(SiteTable), site.resource(Policy).minimum_count
+    columns = []
+    for name, kind in table.kinds.items():
+        levels: tuple[str, ...] = ()
+        if kind.has_levels and name not in table.levels:
+            levels = shared_levels(table.columns[name], table.ids, minimum, rare=(OTHER,))
+        columns.append(ColumnReport(name, kind, levels))
+    classes = named_classes(table, minimum) if table.classes is None else ()
+    return LevelReport(tuple(columns), tuple(name for name in classes if name != OTHER))
+
+
+@step(releases=Release.SUM)
+def moments(site: SiteContext, message: Encoding) -> ColumnTotals:
+    """Counts and sums of each column over the site's training rows."""
+    rows = site.resource(SiteTable).select(Split.TRAIN)
+    counts, sums, levels = [], [], [np.empty(0, dtype=np.int64)]
+    for name, kind, known in zip(message.columns, message.kinds, message.levels, strict=True):
+        values = rows.values(name, kind)
+        counts.append(len(values) - int(absent(values, kind).sum()))
+        if kind is Kind.CONTINUOUS:
+            sums.append(float(column_sums(values[~np.isnan(values)])))
+        else:
+            sums.append(0.0)
+            codes = level_codes(values, known, np.nan)
+            levels.append(np.bincount(codes[codes >= 0], minlength=len(known)))
+    total = ColumnTotals(
+        rows.rows(), np.array(counts, dtype=np.int64), np.array(sums), np.concatenate(levels)
+    )
+    _refuse_huge(total.sums, LARGEST_SUM, message.columns, site.site)
+    return total
+
+
+@step(releases=Release.SUM)
+def deviations(site: SiteContext, message: Encoding) -> Deviations:
+    """Squared deviations of each feature from the federated mean over the site's training rows."""
+    matrix = design(site.resource(SiteTable).select(Split.TRAIN), message)
+    squares = squared_deviations(matrix, message.mean)
+    _refuse_huge(squares, LARGEST_SQUARES, message.features, site.site)
+    return Deviations(len(matrix), squares)
+
+
+@step(releases=Release.SUM, reads=None)
+def adopt(site: SiteContext, message: Encoding) -> Adopted:
+    """Keep the encoding; under ``standardize: site`` with the site's own mean and scale: they never leave."""
+    table = site.resource(SiteTable)
+    site.keep(fit_to(message, table) if message.standardize == "site" else message)
+    return Adopted(table.rows())
+
+
+STEPS: tuple[Step[Any, Any], ...] = (describe, report_levels, moments, deviations, adopt)
+
+
+def describe_sites(fed: Federation) -> dict[str, DataSheet]:
+    """The data sheet of each site that gives one."""
+    return fed.ask(describe, Question())
+
+
+def adopt_encoding(fed: Federation, encoding: Encoding) -> None:
+    """Give every site the encoding by which it turns its rows into examples."""
+    fed.sum(adopt, encoding)
+
+
+def prepare(fed: Federation, data: DataSpec, task_type: str) -> Encoding:
+    """The encoding that the sites agree on: :func:`agreed_columns`, then :func:`fit_encoding`."""
+    return fit_encoding(fed, agreed_columns(fed, data, task_type), data)
+
+
+def fit_encoding(fed: Federation, encoding: Encoding, data: DataSpec) -> Encoding:
+    """The encoding with what is learnt from the sites' training rows.
+
+    Imputed are the federated mean (continuous) and the most frequent level over all training rows; under
+    ``standardize: federated`` mean and deviation come from two rounds of sums. Raises DataError where sites
+    do not fit together.
+    """
+    imputes, standardizes = data.missing.strategy == "impute", encoding.standardize == "federated"
+    if encoding.is_array or not (imputes or standardizes or any(OTHER in known for known in encoding.levels)):
+        return encoding
+    totals = fed.sum(moments, encoding)
+    if totals.rows == 0:
+        raise DataError("no site has training rows", remedy="raise data.split.train")
+    encoding, totals = without_empty_other(encoding, totals)
+    if imputes:
+        encoding = replace(encoding, fill=imputation(encoding, totals))
+    if not standardizes:
+        return encoding
+    encoding = replace(encoding, mean=feature_means(encoding, totals))
+    total = fed.sum(deviations, encoding)
+    return replace(encoding, scale=spread(total.rows, total.squares, encoding.mean))
+
+
+def agreed_columns(fed: Federation, data: DataSpec, task_type: str) -> Encoding:
+    """Columns, levels and classes as declared, or else as the sites report them; no fill and no means yet."""
+    kinds = {n: Kind(c.type) for n, c in data.columns.items() if c.type != "ignore"}
+    special = {data.id, data.split.column, data.label.column if data.label else None}
+    kinds = {n: kind for n, kind in kinds.items() if n not in special}
+    levels = {n: found for n in kinds if (found := declared_levels(data.columns, n)) is not None}
+    classes: tuple[str, ...] | None = () if task_type != "classification" else declared_classes(data.label)
+    undeclared = [n for n, kind in kinds.items() if kind.has_levels and n not in levels]
+    if undeclared or classes is None or not data.columns:
+        reports = fed.ask(report_levels, Question())
+        if not reports:
+            raise DataError(
+                "no site reports its levels", remedy="declare columns, levels and classes in the task"
+            )
+        if not data.columns:
+            kinds = agree_kinds(
+                {site: {c.name: c.kind for c in report.columns} for site, report in reports.items()}
+            )
+        reported = {
+            name: [c.levels for r in reports.values() for c in r.columns if c.name == name] for name in kinds
+        }
+        for name in [n for n in kinds if kinds[n].has_levels and n not in levels]:
+            kinds[name], levels[name] = _agreed_levels(
+                name, kinds[name], reported[name], declared=name in data.columns
+            )
+        classes = _agreed_classes([r.classes for r in reports.values()]) if classes is None else classes
+    encoding = new_encoding(kinds, levels, data.standardize, classes)
+    if not (encoding.features or encoding.is_array):
+        raise DataError(
+            "no column has two values that enough patients share", remedy="declare its levels in the task"
+        )
+    return encoding
+
+
+def _agreed_levels(
+    name: str, kind: Kind, reports: list[tuple[str, ...]], *, declared: bool
+) -> tuple[Kind, tuple[str, ...]]:
+    """The union of the reported levels; numbers that prove not to be binary are continuous."""
+    union = {level for report in reports for level in report}
+    named = sort_levels(union - {OTHER})
+    rest = (OTHER,) if OTHER in union else ()
+    if kind is Kind.CATEGORICAL:
+        return kind, named + rest
+    if not declared and (len(named) != 2 or rest) and all(number(text) is not None for text in named):
+        return Kind.CONTINUOUS, ()
+    if len(named) > 2:
+        raise DataError(
+            f"the sites have {len(named)} different levels in the binary column {name!r}",
+            remedy="declare its levels, or declare it categorical",
+        )
+    return kind, (named + rest)[:2]
+
+
+def _agreed_classes(reports: list[tuple[str, ...]]) -> tuple[str, ...]:
+    classes = sort_levels(name for report in reports for name in report)
+    if len(classes) < 2:
+        raise DataError(
+            "fewer than two classes are shared by enough patients",
+            where="label",
+            remedy="declare them: label: {column: …, classes: [...]}",
+        )
+    return classes
+
+
+def named_classes(table: SiteTable, minimum: int) -> tuple[str, ...]:
+    """The declared classes, or those that enough patients share and ``other``; none for regression."""
+    if table.targets.dtype != object:
+        return ()
+    return table.classes or shared_levels(table.targets, table.ids, minimum, rare=(OTHER,))
+
+
+def shared_levels(values: Texts, ids: Texts, minimum: int, *, rare: tuple[str, ...]) -> tuple[str, ...]:
+    """The levels that at least ``minimum`` patients share, sorted; then ``rare`` where there are others."""
+    tallies = {level: Tally.of(ids, values == level) for level in levels_in(values)}
+    shared = tuple(level for level, tally in tallies.items() if tally.patients >= minimum)
+    return shared + (rare if len(shared) < len(tallies) and OTHER not in shared else ())
+
+
+def _refuse_huge(values: NDArray[np.float64], bound: float, names: tuple[str, ...], site: str) -> None:
+    if (huge := ~(np.abs(values) <= bound)).any():
+        name = names[int(np.argmax(huge))]
+        raise DataError(
+            "numbers too large to be added", where=f"{site}, column {name!r}", remedy="use another unit"
+        )

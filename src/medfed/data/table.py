@@ -1,0 +1,279 @@
+"""A site's typed rows: what its data are, before they become numbers for a model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medfed.core.errors import DataError
+from medfed.core.examples import Split
+from medfed.data.columns import (
+    Place,
+    absent,
+    agree_kinds,
+    converted,
+    declared_levels,
+    feature_columns,
+    ignored_columns,
+    kind_of,
+    require_columns,
+    typed,
+    wanted_columns,
+    with_missing,
+)
+from medfed.data.findings import Findings, Tally
+from medfed.data.kinds import Kind, Texts, objects
+from medfed.data.labels import declared_classes, typed_targets
+from medfed.data.raw import RawTable
+from medfed.data.splits import SPLITS, SplitCodes, assign_splits
+from medfed.spec.task import DataSpec, Label
+
+
+@dataclass(frozen=True, eq=False)
+class SiteTable:
+    """One site's complete, labelled rows; every column has one value a row.
+
+    columns: float64 with NaN for missing (continuous), levels with None for missing (binary, categorical), or
+    float32 of shape (n, …) (array). levels: the declared levels of those columns that have any.
+    ids: the patient of each row. targets: float64 (regression) or class names. classes: the declared classes.
+    split: the index in SPLITS of each row's split.
+    """
+
+    site: str
+    kinds: dict[str, Kind]
+    columns: dict[str, NDArray[Any]]
+    levels: dict[str, tuple[str, ...]]
+    ids: Texts
+    targets: NDArray[Any]
+    classes: tuple[str, ...] | None
+    split: SplitCodes
+    findings: Findings
+
+    def values(self, column: str, kind: Kind) -> NDArray[Any]:
+        """A column's values as the federation understands them, which may be wider than here (see
+        agree_kinds)."""
+        if column not in self.columns:
+            raise DataError(
+                f"there is no column {column!r}", where=self.site, remedy="declare it, or leave it out"
+            )
+        return converted(self.columns[column], self.kinds[column], kind)
+
+    def mask(self, split: Split | None) -> NDArray[np.bool_]:
+        """Which rows belong to a split; all of them for None."""
+        if split is None:
+            return np.ones(len(self.ids), dtype=bool)
+        return np.asarray(self.split == SPLITS.index(split))
+
+    def tally(self, split: Split | None = None) -> Tally:
+        """Rows and patients of a split."""
+        return Tally.of(self.ids, self.mask(split))
+
+    def rows(self, split: Split | None = None) -> int:
+        """The number of rows of a split."""
+        return self.tally(split).rows
+
+    def patients(self, split: Split | None = None) -> int:
+        """The number of distinct patients of a split."""
+        return self.tally(split).patients
+
+    def select(self, split: Split | None) -> SiteTable:
+        """The table of one split's rows."""
+        return self.where(self.mask(split))
+
+    def where(self, mask: NDArray[np.bool_]) -> SiteTable:
+        """The table of the rows that a mask marks."""
+        return replace(
+            self,
+            columns={name: values[mask] for name, values in self.columns.items()},
+            ids=self.ids[mask],
+            targets=self.targets[mask],
+            split=self.split[mask],
+        )
+
+
+def load_table(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: int = 0) -> SiteTable:
+    """The typed rows of a site.
+
+    seed: decides the splits unless ``data.split.seed`` does. Rows that repeat another in every column, the
+    patient's id included, are kept once; without an id they may be two patients alike, and stay. Rows without
+    a label are dropped, and under ``missing: {strategy: drop}`` those without a feature, both before splits
+    are drawn. Raises DataError naming site, file and column, never a value.
+    """
+    label = _label(data, site, raw)
+    require_columns(wanted_columns(data), raw, site)
+    if raw.rows == 0:
+        raise DataError(
+            "there are no rows", where=f"{site} ({raw.source})", remedy="the file needs rows of values"
+        )
+    place = Place(site, raw)
+    texts = {n: with_missing(raw.columns[n], data.missing.markers) for n in _used(data, raw)}
+    kinds, columns = typed_features(data, texts, place)
+    table = SiteTable(
+        site=site,
+        kinds=kinds,
+        columns=columns,
+        levels={n: found for n in columns if (found := declared_levels(data.columns, n)) is not None},
+        ids=_patients(texts, raw, data, place),
+        targets=typed_targets(texts[label.column], label, task_type, place),
+        classes=declared_classes(label) if task_type == "classification" else None,
+        split=np.zeros(raw.rows, dtype=np.int8),
+        findings=Findings(read=Tally(0, 0), ignored=ignored_columns(data, raw)),
+    )
+    given = _given_splits(texts[data.split.column], data.split.column, place) if data.split.column else None
+    return assembled(table, data, seed, given=given, repeated=_repeated(raw))
+
+
+def typed_features(
+    data: DataSpec, texts: dict[str, Texts], place: Place
+) -> tuple[dict[str, Kind], dict[str, NDArray[Any]]]:
+    """The kind and the typed values of each feature column. Raises DataError where there is none."""
+    names = feature_columns(data, place.raw)
+    if not names:
+        raise DataError(
+            "there is no feature column",
+            where=f"{place.site} ({place.raw.source})",
+            remedy="the table needs columns beside label and id; declare them under data.columns",
+        )
+    kinds = {name: kind_of(texts[name], data.columns.get(name)) for name in names}
+    columns = {name: typed(texts[name], kinds[name], data.columns.get(name), name, place) for name in names}
+    return kinds, columns
+
+
+def assembled(
+    table: SiteTable, data: DataSpec, seed: int, *, given: SplitCodes | None, repeated: NDArray[np.bool_]
+) -> SiteTable:
+    """The table without repeated, unlabelled and (under drop) incomplete rows, counted, and with its splits.
+
+    given: the splits that the data themselves say. repeated: rows equal to an earlier one.
+    """
+    kept = ~repeated if data.id else np.ones(len(repeated), dtype=bool)
+    unlabelled = kept & absent(
+        table.targets, Kind.CONTINUOUS if table.targets.dtype == np.float64 else Kind.CATEGORICAL
+    )
+    missing = {name: kept & absent(values, table.kinds[name]) for name, values in table.columns.items()}
+    for name, rows in missing.items():
+        if rows[kept].all():
+            raise DataError(
+                "no row has a value", where=f"{table.site}, column {name!r}", remedy="declare it: ignore"
+            )
+    incomplete = np.zeros_like(kept)
+    if data.missing.strategy == "drop":
+        incomplete = kept & ~unlabelled & np.logical_or.reduce(list(missing.values()))
+    findings = replace(
+        table.findings,
+        read=Tally.of(table.ids, kept),
+        duplicates=Tally.of(table.ids, repeated),
+        duplicates_kept=data.id is None,
+        unlabelled=Tally.of(table.ids, unlabelled),
+        incomplete=Tally.of(table.ids, incomplete),
+        missing={name: Tally.of(table.ids, rows) for name, rows in missing.items()},
+    )
+    complete = kept & ~unlabelled & ~incomplete
+    if not complete.any():
+        raise DataError(
+            "no row is left: each lacks its label or a feature",
+            where=table.site,
+            remedy="check missing.markers, or impute: missing: {strategy: impute}",
+        )
+    split = given if given is not None else np.zeros(len(kept), dtype=np.int8)
+    left = replace(table, findings=findings, split=split).where(complete)
+    return left if given is not None else replace(left, split=_drawn_splits(left, data, seed))
+
+
+def merge_tables(name: str, tables: Sequence[SiteTable]) -> SiteTable:
+    """One site of all sites' rows, for the pooled baseline; patients stay apart, and keep their split.
+
+    Raises DataError where the tables' columns differ.
+    """
+    kinds = agree_kinds({table.site: table.kinds for table in tables})
+    return SiteTable(
+        site=name,
+        kinds=kinds,
+        columns={n: np.concatenate([t.values(n, kind) for t in tables]) for n, kind in kinds.items()},
+        levels=tables[0].levels,
+        ids=objects([f"{t.site}:{patient}" for t in tables for patient in t.ids]),
+        targets=np.concatenate([t.targets for t in tables]),
+        classes=tables[0].classes,
+        split=np.concatenate([t.split for t in tables]),
+        findings=merge_findings([t.findings for t in tables]),
+    )
+
+
+def merge_findings(found: Sequence[Findings]) -> Findings:
+    """The findings of several sites, whose patients differ, as one."""
+
+    def total(tallies: list[Tally]) -> Tally:
+        return Tally(sum(t.rows for t in tallies), sum(t.patients for t in tallies))
+
+    return Findings(
+        read=total([f.read for f in found]),
+        duplicates=total([f.duplicates for f in found]),
+        unlabelled=total([f.unlabelled for f in found]),
+        incomplete=total([f.incomplete for f in found]),
+        missing={name: total([f.missing[name] for f in found]) for name in found[0].missing},
+        ignored=tuple(dict.fromkeys(name for f in found for name in f.ignored)),
+        duplicates_kept=found[0].duplicates_kept,
+    )
+
+
+def _label(data: DataSpec, site: str, raw: RawTable) -> Label:
+    if data.label is None:
+        raise DataError(
+            "the task does not say which column is the label",
+            where=f"{site} ({raw.source})",
+            remedy="add to the task, under data:  label: COLUMN",
+        )
+    return data.label
+
+
+def _used(data: DataSpec, raw: RawTable) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*wanted_columns(data), *feature_columns(data, raw)]))
+
+
+def _patients(texts: dict[str, Texts], raw: RawTable, data: DataSpec, place: Place) -> Texts:
+    """The patient of each row: the id column, or else a name for each row made from what it holds.
+
+    Equal rows without ids are told apart by their count, so names do not depend on the order of rows.
+    """
+    if data.id:
+        ids = objects([None if v is None else v.strip() for v in texts[data.id].tolist()])
+        if (unnamed := absent(ids, Kind.CATEGORICAL)).any():
+            raise place.error(data.id, "no patient id", "give every row the id of its patient", unnamed)
+        return ids
+    seen: dict[str, int] = {}
+    names = []
+    for row in zip(*raw.columns.values(), strict=True):
+        content = hashlib.blake2b(repr(row).encode(), digest_size=16).hexdigest()
+        seen[content] = seen.get(content, 0) + 1
+        names.append(f"{content}#{seen[content]}")
+    return objects(names)
+
+
+def _repeated(raw: RawTable) -> NDArray[np.bool_]:
+    """A mask of the rows that equal an earlier one in every column."""
+    import pandas
+
+    return np.asarray(pandas.DataFrame(raw.columns).duplicated(), dtype=bool)
+
+
+def _given_splits(values: Texts, column: str, place: Place) -> SplitCodes:
+    codes = np.array([_CODE.get(v.strip().lower(), -1) if v else -1 for v in values.tolist()], dtype=np.int8)
+    if (unknown := codes < 0).any():
+        raise place.error(
+            column, "neither train, validation nor test", "give every row one of the three", unknown
+        )
+    return codes
+
+
+_CODE = {split.value: index for index, split in enumerate(SPLITS)}
+
+
+def _drawn_splits(table: SiteTable, data: DataSpec, seed: int) -> SplitCodes:
+    classes = table.targets.tolist() if table.targets.dtype == object else None
+    chosen = seed if data.split.seed is None else data.split.seed
+    return assign_splits(table.ids.tolist(), classes, data.split, chosen)

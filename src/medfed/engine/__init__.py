@@ -1,0 +1,1 @@
+"""Engines, the site's node, and the run of a whole task."""

@@ -1,0 +1,68 @@
+"""One task under several strategies, on the same rows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from medfed.core.errors import RunFolderError
+from medfed.core.files import write_atomically
+from medfed.engine.outcome import Outcome
+from medfed.spec.comparison import federation_for
+from medfed.spec.loading import TaskFile
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A folder with a run below it for each strategy; ``outcomes`` are of the runs made just now."""
+
+    folder: Path
+    name: str
+    task_type: str
+    outcomes: dict[str, Outcome]
+
+    def begin(self, strategies: list[str], task: str, data: str) -> None:
+        """Write down what is compared. Raises RunFolderError where the folder holds something else."""
+        content = {
+            "name": self.name,
+            "task_type": self.task_type,
+            "strategies": strategies,
+            "folders": {name: name for name in strategies},
+            "data": data,
+        }
+        file = self.folder / "comparison.json"
+        if file.exists():
+            if json.loads(file.read_text()) != content or (self.folder / "task.yaml").read_text() != task:
+                raise RunFolderError("another comparison is in this folder", where=str(self.folder))
+            return
+        if (self.folder / "task.yaml").exists():
+            raise RunFolderError("there is a run in this folder already", where=str(self.folder))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(
+                f"the folder cannot be made ({error.strerror})", where=str(self.folder)
+            ) from error
+        write_atomically(self.folder / "task.yaml", task)
+        write_atomically(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def table(self) -> dict[str, dict[str, float | None]]:
+        """The federated test metrics by strategy, read from the runs' results."""
+        rows = {}
+        for name in json.loads((self.folder / "comparison.json").read_text())["strategies"]:
+            metrics = json.loads((self.folder / name / "results.json").read_text())["metrics"]
+            measured = metrics.get("test") or next(iter(metrics.values()))
+            rows[name] = {metric: found["value"] for metric, found in measured["federated"].items()}
+        return rows
+
+
+def strategy_tasks(task: TaskFile) -> dict[str, TaskFile]:
+    """The task under each strategy that it compares, with that strategy's overrides of ``federation``."""
+    spec = task.spec
+    return {
+        strategy.name: TaskFile(
+            spec.model_copy(update={"federation": federation_for(spec, strategy)}), task.document
+        )
+        for strategy in spec.compare.strategies
+    }

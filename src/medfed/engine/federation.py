@@ -1,0 +1,184 @@
+"""The coordinator's two verbs over an engine: who is asked, what came back, and whether it is enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from medfed.core.errors import CodecError, QuorumLost, Refused
+from medfed.core.messages import Message
+from medfed.core.protocols import Engine
+from medfed.core.rng import generator
+from medfed.core.steps import Step
+from medfed.core.wire import Failure, Reply, Request
+from medfed.engine.fold import OrderedFold
+from medfed.spec.task import FederationSpec
+
+M = TypeVar("M", bound=Message)
+R = TypeVar("R", bound=Message)
+
+
+@dataclass(frozen=True)
+class Absence(Message, wire="run.absence"):
+    """A site that did not answer a request as asked; code and sentence are its own, or say that it was silent."""
+
+    round: int
+    site: str
+    step: str
+    code: str
+    sentence: str
+
+
+@dataclass
+class Conversation:
+    """Where the coordinator stands with every site: round, call, and the version of each site's memory.
+
+    versions: as of each site's last reply. settled: as of the last checkpoint. Both are the coordinator's to keep;
+    :meth:`begin_round` restores them from a state, so that a resumed run asks exactly what it had asked.
+    """
+
+    engine: Engine
+    run: str
+    task: str
+    round: int = 0
+    call: int = 0
+    versions: dict[str, int] = field(default_factory=dict)
+    settled: dict[str, int] = field(default_factory=dict)
+    absences: list[Absence] = field(default_factory=list)
+
+    def begin_round(self, number: int, versions: Mapping[str, int]) -> None:
+        """Go on from a checkpointed state in which the sites' memories had these versions."""
+        self.round, self.call = number, 0
+        self.versions, self.settled = dict(versions), dict(versions)
+        self.absences.clear()
+
+    def exchange(self, step: Step[M, R], messages: Mapping[str, M]) -> Iterator[tuple[str, R | Failure]]:
+        """Send one call; yield each site's reply or failure. A silent site is yielded last, as a failure."""
+        call, self.call = self.call, self.call + 1
+        requests = [
+            Request(
+                self.run,
+                self.task,
+                site,
+                self.round,
+                call,
+                self.versions.get(site, 0),
+                self.settled.get(site, 0),
+                step.name,
+                message,
+            )
+            for site, message in sorted(messages.items())
+        ]
+        silent = dict.fromkeys(messages)
+        for reply in self.engine.exchange(requests):
+            asked = (reply.run, reply.round, reply.call) == (self.run, self.round, call)
+            if asked and reply.site in silent:
+                del silent[reply.site]
+                opened: R | Failure = self._opened(reply, step.reply)
+                yield reply.site, opened
+        for site in silent:
+            yield site, self._absent(site, Failure("silent", "no reply before the deadline", step.name))
+
+    def _opened(self, reply: Reply, kind: type[R]) -> R | Failure:
+        if isinstance(reply.body, Failure):
+            return self._absent(reply.site, reply.body)
+        if not isinstance(reply.body, kind):
+            return self._absent(reply.site, Failure(CodecError.code, "another message came than asked", kind.WIRE))
+        self.versions[reply.site] = reply.version
+        return reply.body
+
+    def _absent(self, site: str, failure: Failure) -> Failure:
+        self.absences.append(Absence(self.round, site, failure.step, failure.code, failure.sentence))
+        return failure
+
+
+@dataclass(frozen=True)
+class SiteFederation:
+    """The federation of some of a conversation's sites (implements ``core.protocols.Federation``)."""
+
+    conversation: Conversation
+    sites: tuple[str, ...]
+    settings: FederationSpec
+    seed: int
+
+    @property
+    def round(self) -> int:
+        """The round in progress."""
+        return self.conversation.round
+
+    def restricted(self, sites: Sequence[str]) -> SiteFederation:
+        """The federation of fewer sites."""
+        return SiteFederation(self.conversation, tuple(sorted(sites)), self.settings, self.seed)
+
+    def cohort(self) -> tuple[str, ...]:
+        """The round's sites, drawn without replacement by (seed, round); sorted."""
+        size = share(self.settings.cohort, len(self.sites))
+        if size == len(self.sites):
+            return self.sites
+        drawn = generator(self.seed, "cohort", self.round).choice(len(self.sites), size, replace=False)
+        return tuple(self.sites[i] for i in sorted(drawn))
+
+    def sum(self, step: Step[M, R], message: M | Mapping[str, M], *, sites: Sequence[str] | None = None) -> R:
+        """The total of the sites' replies. Raises QuorumLost, or Refused where sites' policies were the cause."""
+        messages, failures = self._addressed(message, sites), []
+        with OrderedFold(messages, step.reply) as fold:
+            for site, body in self.conversation.exchange(step, messages):
+                if isinstance(body, Failure):
+                    failures.append((site, body))
+                    fold.absent(site)
+                else:
+                    fold.contribute(site, body)
+            total = fold.finish()
+        self._check_quorum(len(messages), failures)
+        if total is None:
+            raise _lost(step, failures)
+        return total
+
+    def ask(
+        self, step: Step[M, R], message: M | Mapping[str, M], *, sites: Sequence[str] | None = None
+    ) -> dict[str, R]:
+        """Each site's reply by name, sorted; sites whose policy refuses are absent and do not count for quorum."""
+        return dict(sorted(self.stream(step, message, sites=sites)))
+
+    def stream(
+        self, step: Step[M, R], message: M | Mapping[str, M], *, sites: Sequence[str] | None = None
+    ) -> Iterator[tuple[str, R]]:
+        """As :meth:`ask`, in order of arrival; the quorum is checked at the end."""
+        messages, failures, refused = self._addressed(message, sites), [], 0
+        for site, body in self.conversation.exchange(step, messages):
+            if not isinstance(body, Failure):
+                yield site, body
+            elif body.code == Refused.code:
+                refused += 1
+            else:
+                failures.append((site, body))
+        self._check_quorum(len(messages) - refused, failures)
+
+    def _addressed(self, message: M | Mapping[str, M], sites: Sequence[str] | None) -> dict[str, M]:
+        if isinstance(message, Mapping):
+            return {site: message[site] for site in (self.sites if sites is None else sites)}
+        return dict.fromkeys(self.sites if sites is None else sites, message)
+
+    def _check_quorum(self, asked: int, failures: list[tuple[str, Failure]]) -> None:
+        if asked - len(failures) < share(self.settings.quorum, asked):
+            raise _lost(None, failures)
+
+
+def share(part: float, whole: int) -> int:
+    """A number of sites: a count as it is but never above ``whole``, or a fraction of it, rounded up."""
+    return min(part, whole) if isinstance(part, int) else math.ceil(part * whole - 1e-9)
+
+
+def _lost(step: Step[Any, Any] | None, failures: list[tuple[str, Failure]]) -> Refused | QuorumLost:
+    """The error that names every site which did not answer; a refusal where policies alone were the cause."""
+    told = "; ".join(f"{site}: {failure.sentence} ({failure.step})" for site, failure in sorted(failures))
+    if failures and all(failure.code == Refused.code for _, failure in failures):
+        return Refused(
+            told, remedy="ask the sites' stewards, or lower federation.quorum to go on without them"
+        )
+    return QuorumLost(
+        f"too few sites answered: {told or (step.name if step else '')}",
+        remedy="mend the sites and go on with: medfed run --resume DIR; or lower federation.quorum",
+    )

@@ -1,0 +1,145 @@
+"""The run folder: what a run leaves on disk, and how it is continued after a kill at any moment.
+
+The order within a round decides: metrics are appended, then the checkpoint is renamed into place with the length
+that the metrics then had. Whatever a kill leaves behind the last checkpoint is cut off when the run is resumed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from medfed.core.codec import decode, encode
+from medfed.core.errors import CodecError, RunFolderError
+from medfed.core.files import write_atomically
+from medfed.core.messages import Message
+from medfed.engine.process import RoundMetrics, Row, RunState
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run came from: its id, the folder of its data, and when it began (ISO 8601)."""
+
+    run: str
+    data: str
+    started: str
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint(Message, wire="run.checkpoint"):
+    """A state, and the bytes of ``metrics.jsonl`` that belong to it."""
+
+    state: RunState
+    metrics_bytes: int
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder, new or to be continued."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, task: str, origin: Origin) -> RunFolder:
+        """A new folder with the resolved task. Raises RunFolderError where another run is in it already."""
+        if (path / "task.yaml").exists():
+            raise RunFolderError(
+                "there is a run in this folder already",
+                where=str(path),
+                remedy=f"continue it with: medfed run --resume {path}; or name another folder by --output",
+            )
+        try:
+            (path / "checkpoint").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"the folder cannot be made ({error.strerror})", where=str(path)) from error
+        folder = cls(path)
+        folder.write_json("origin.json", asdict(origin))
+        write_atomically(path / "task.yaml", task)
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing folder. Raises RunFolderError where there is no run in it."""
+        if not (path / "task.yaml").is_file():
+            raise RunFolderError(
+                "there is no run in this folder",
+                where=str(path),
+                remedy="name the folder that medfed run printed",
+            )
+        return cls(path)
+
+    @property
+    def task(self) -> Path:
+        """The resolved task."""
+        return self.path / "task.yaml"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return (self.path / "results.json").is_file()
+
+    def origin(self) -> Origin:
+        """Where the run came from. Raises RunFolderError where the file is damaged."""
+        try:
+            return Origin(**json.loads((self.path / "origin.json").read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise RunFolderError("origin.json is absent or damaged", where=str(self.path)) from error
+
+    def record(self, state: RunState, metrics: RoundMetrics | None = None) -> None:
+        """Append a round's metrics, then checkpoint its state. Raises RunFolderError where the disk is full."""
+        file = self.path / "metrics.jsonl"
+        lines = (
+            "".join(f"{json.dumps(_line(row), ensure_ascii=False)}\n" for row in metrics.rows)
+            if metrics
+            else ""
+        )
+        try:
+            with file.open("ab") as stream:
+                stream.write(lines.encode())
+            written = file.stat().st_size
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write ({error.strerror})",
+                where=str(file),
+                remedy=f"free disk space, then: medfed run --resume {self.path}",
+            ) from error
+        write_atomically(self.path / "checkpoint" / "state", encode(Checkpoint(state, written)))
+
+    def restore(self) -> RunState | None:
+        """The last checkpointed state, or None; what was written after it is cut off."""
+        path, file = self.path / "checkpoint" / "state", self.path / "metrics.jsonl"
+        if not path.exists():
+            file.unlink(missing_ok=True)
+            return None
+        try:
+            checkpoint = decode(path.read_bytes(), Checkpoint)
+        except CodecError as error:
+            raise RunFolderError(
+                "the checkpoint is damaged", where=str(path), remedy="start a new run"
+            ) from error
+        with file.open("ab") as stream:
+            stream.truncate(checkpoint.metrics_bytes)
+        return checkpoint.state
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file whole."""
+        write_atomically(
+            self.path / name, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        )
+
+
+def _line(row: Row) -> dict[str, Any]:
+    return {"round": row.round, "site": row.site, "split": row.split, **measured(row)}
+
+
+def measured(row: Row) -> dict[str, Any]:
+    """A measure as JSON: ``n`` is null where the measure is withheld; error and reason only where there is one."""
+    measure = row.measure
+    fields = {"metric": measure.metric, "value": measure.value, "n": measure.n if measure.n else None}
+    if measure.error is not None:
+        fields["error"] = measure.error
+    if measure.reason is not None:
+        fields["reason"] = measure.reason
+    return fields

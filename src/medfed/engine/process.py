@@ -1,0 +1,204 @@
+"""A run as a process that can be stepped by hand: ``state = initialize()``, ``state, metrics = next(state)``.
+
+A state is a message: it can be kept, written, and gone on from. Stepping the same state twice asks the sites the
+same questions, and they give the stored answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from medfed.core.errors import UserError
+from medfed.core.examples import Split
+from medfed.core.messages import Message, Vector
+from medfed.core.protocols import Algorithm
+from medfed.data.encoding import Encoding
+from medfed.data.prepare import adopt_encoding, agreed_columns, describe_sites, fit_encoding
+from medfed.data.quality import DataSheet
+from medfed.engine.federation import Absence, SiteFederation
+from medfed.engine.stopping import Progress, stop_reason
+from medfed.engine.strategies import Lane, Strategy
+from medfed.evaluate.evaluation import FEDERATED, Candidate, Curve, curves, evaluate
+from medfed.metrics.measure import Measure, Measures
+from medfed.models.catalogue import NetworkCache
+from medfed.spec.task import ModelSpec, TaskSpec
+
+
+@dataclass(frozen=True, eq=False)
+class LaneState(Message, wire="run.lane_state"):
+    """One lane: how its rows become numbers, and its algorithm's state."""
+
+    encoding: Encoding
+    algorithm: Message
+
+
+@dataclass(frozen=True, eq=False)
+class SiteVersion(Message, wire="run.site_version"):
+    """The version of a site's memory on which the next request builds."""
+
+    site: str
+    version: int
+
+
+@dataclass(frozen=True, eq=False)
+class RunState(Message, wire="run.state"):
+    """Everything the coordinator knows between two rounds. stopped: why the run is over, or empty."""
+
+    round: int
+    lanes: tuple[LaneState, ...]
+    versions: tuple[SiteVersion, ...]
+    progress: Progress
+    absences: tuple[Absence, ...]
+    stopped: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the metrics: whose, of which split, and the measure."""
+
+    round: int
+    site: str
+    split: Split
+    measure: Measure
+
+
+@dataclass(frozen=True)
+class RoundMetrics:
+    """What was measured after a round, and the sites that did not answer as asked."""
+
+    round: int
+    rows: tuple[Row, ...]
+    absences: tuple[Absence, ...] = ()
+
+    def value(self, metric: str, site: str = FEDERATED) -> float | None:
+        """The value of a metric at a site, or over all; None where there is none."""
+        return next(
+            (r.measure.value for r in self.rows if r.site == site and r.measure.metric == metric), None
+        )
+
+
+@dataclass(frozen=True)
+class Process:
+    """A task over a federation of the hospitals, ready to run."""
+
+    task: TaskSpec
+    strategy: Strategy
+    federation: SiteFederation
+    networks: NetworkCache
+
+    def initialize(self) -> RunState:
+        """Prepare the sites' data and give every lane its initial model. The state before the first round."""
+        self.federation.conversation.begin_round(0, {})
+        data = self.task.data
+        agreed = agreed_columns(self.federation, data, self.task.task_type)
+        lanes = []
+        for lane in self.strategy.lanes:
+            trainers = self.federation.restricted(lane.trainers)
+            encoding = fit_encoding(trainers, agreed, data)
+            for sites in {lane.trainers, lane.serves}:
+                adopt_encoding(self.federation.restricted(sites), encoding)
+            algorithm = self._algorithm(encoding)
+            lanes.append(LaneState(encoding, algorithm.initialize(trainers)))
+        return RunState(0, tuple(lanes), self._versions(), Progress(), self._absences(()), "")
+
+    def sheets(self, state: RunState) -> dict[str, DataSheet]:
+        """Each site's data sheet; a site that withholds its own is absent."""
+        self._begin(state, state.round)
+        return describe_sites(self.federation)
+
+    def next(self, state: RunState) -> tuple[RunState, RoundMetrics]:
+        """One round of every lane that is not done, and the metrics after it. Raises QuorumLost, Refused."""
+        number = state.round + 1
+        self._begin(state, number)
+        lanes = tuple(
+            self._advance(lane, kept) for lane, kept in zip(self.strategy.lanes, state.lanes, strict=True)
+        )
+        limit = number >= self.task.federation.total_rounds
+        due = limit or number % self.task.evaluation.every == 0
+        metrics = (
+            self._measure(lanes, Split(self.task.monitored_split), number)
+            if due
+            else RoundMetrics(number, ())
+        )
+        progress = state.progress.after(metrics.value(self.task.stop.metric or ""), self.task.stop)
+        done = all(self._algorithm(lane.encoding).done(lane.algorithm) for lane in lanes)
+        reason = stop_reason(progress, self.task.stop, done=done, limit=limit)
+        new = tuple(self.federation.conversation.absences)
+        after = RunState(number, lanes, self._versions(), progress, self._absences(state.absences), reason)
+        return after, replace(metrics, absences=new)
+
+    def done(self, state: RunState) -> bool:
+        """Whether the run is over."""
+        return bool(state.stopped)
+
+    def measure(self, state: RunState, split: Split) -> RoundMetrics:
+        """The metrics of a state's models on a split."""
+        self._begin(state, state.round)
+        return self._measure(state.lanes, split, state.round)
+
+    def curves(self, state: RunState, split: Split) -> dict[str, Curve]:
+        """ROC curves of a state's models on a split, by site and federated; none for regression or many classes."""
+        self._begin(state, state.round)
+        classes = len(state.lanes[0].encoding.classes)
+        return curves(self.federation, self._candidates(state.lanes, split), classes)
+
+    def weights(self, state: RunState) -> dict[str, Vector]:
+        """Each lane's model as a flat vector, by the lane's name."""
+        return {lane.name: weights for lane, _, weights in self._models(state.lanes)}
+
+    def _advance(self, lane: Lane, kept: LaneState) -> LaneState:
+        algorithm = self._algorithm(kept.encoding)
+        if algorithm.done(kept.algorithm):
+            return kept
+        trainers = self.federation.restricted(lane.trainers)
+        return LaneState(kept.encoding, algorithm.round(trainers, kept.algorithm))
+
+    def _algorithm(self, encoding: Encoding) -> Algorithm[Message]:
+        shape = input_shape(encoding, self.task.model)
+        initial = self.networks.initial_weights(shape, len(encoding.classes))
+        return self.strategy.algorithm(initial, self.task.federation.total_rounds, self.task.stop.tolerance)
+
+    def _models(self, lanes: tuple[LaneState, ...]) -> Iterator[tuple[Lane, Encoding, Vector]]:
+        for lane, kept in zip(self.strategy.lanes, lanes, strict=True):
+            yield lane, kept.encoding, self._algorithm(kept.encoding).result(kept.algorithm).weights
+
+    def _candidates(self, lanes: tuple[LaneState, ...], split: Split) -> dict[str, Candidate]:
+        return {
+            site: Candidate(weights, split, len(encoding.classes))
+            for lane, encoding, weights in self._models(lanes)
+            for site in lane.serves
+        }
+
+    def _measure(self, lanes: tuple[LaneState, ...], split: Split, number: int) -> RoundMetrics:
+        measured = evaluate(self.federation, self._candidates(lanes, split))
+        return RoundMetrics(number, tuple(_rows(number, split, measured)))
+
+    def _begin(self, state: RunState, number: int) -> None:
+        self.federation.conversation.begin_round(number, {v.site: v.version for v in state.versions})
+
+    def _absences(self, before: tuple[Absence, ...]) -> tuple[Absence, ...]:
+        return before + tuple(self.federation.conversation.absences)
+
+    def _versions(self) -> tuple[SiteVersion, ...]:
+        return tuple(
+            SiteVersion(site, n) for site, n in sorted(self.federation.conversation.versions.items())
+        )
+
+
+def _rows(number: int, split: Split, measured: dict[str, Measures]) -> Iterator[Row]:
+    for site, measures in measured.items():
+        for measure in measures.measures:
+            yield Row(number, site, split, measure)
+
+
+def input_shape(encoding: Encoding, model: ModelSpec) -> tuple[int, ...]:
+    """The shape of one input. Raises UserError where the data are arrays and the task does not say their shape."""
+    if not encoding.is_array:
+        return (len(encoding.features),)
+    if model.input_size is None:
+        raise UserError(
+            "the data are arrays of unstated shape",
+            remedy="add to the task: model: {input_size: [1, 28, 28]}",
+        )
+    return model.input_size

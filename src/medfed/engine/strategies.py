@@ -1,0 +1,121 @@
+"""From the task's strategy to lanes: who trains together, by which algorithm, and at which sites the model serves.
+
+A federated algorithm is one lane over all sites. The baselines are federations too: ``local`` is one lane per
+site, ``pooled`` one lane over a simulated site that holds all rows and serves every hospital. Under
+``standardize: site`` that site standardises by its own rows, and each hospital by its own.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medfed.algorithms import ALGORITHMS
+from medfed.core.errors import TaskError, UserError
+from medfed.core.messages import Message, Vector
+from medfed.core.protocols import Algorithm
+from medfed.core.steps import Step
+from medfed.data import prepare
+from medfed.evaluate import evaluation
+from medfed.spec.loading import TaskFile
+from medfed.spec.task import BASELINES
+
+POOLED = "pooled"
+"""The simulated site that holds every row, for the baseline of that name."""
+
+RUN_STEPS: tuple[Step[Any, Any], ...] = (*prepare.STEPS, *evaluation.STEPS)
+"""The steps that every run may call, whatever its algorithm."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One training within a run. name: the site it belongs to, or empty where there is only one."""
+
+    name: str
+    trainers: tuple[str, ...]
+    serves: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A task's algorithm class with its hyperparameters, and its lanes."""
+
+    kind: type[Algorithm[Any]]
+    options: dict[str, Any]
+    lanes: tuple[Lane, ...]
+
+    def algorithm(self, initial: Vector, rounds: int, tolerance: float) -> Algorithm[Message]:
+        """The algorithm that starts from these weights."""
+        return self.kind(initial=initial, rounds=rounds, tolerance=tolerance, **self.options)  # type: ignore[call-arg]
+
+    @property
+    def steps(self) -> frozenset[str]:
+        """Names of all steps that sites admit in this run."""
+        return frozenset(step.name for step in (*RUN_STEPS, *self.kind.STEPS))
+
+
+def resolve_strategy(task: TaskFile, sites: Sequence[str]) -> Strategy:
+    """The task's strategy over these sites.
+
+    Raises TaskError, located in the file, for an unknown name or option, or a value the algorithm refuses.
+    """
+    plugin, names = task.spec.federation.strategy, tuple(sorted(sites))
+    if plugin.name in BASELINES:
+        kind: type[Algorithm[Any]] = ALGORITHMS.get("fedavg")
+        known: list[str] = []
+    else:
+        try:
+            kind = ALGORITHMS.get(plugin.name)
+        except UserError as error:
+            remedy = f"{error.remedy}; baselines: {', '.join(BASELINES)}"
+            raise task.error("federation", "strategy", cause=error.cause, remedy=remedy) from error
+        known = [name for name in inspect.signature(kind).parameters if name not in _GIVEN]
+    for option in plugin.options:
+        if option not in known:
+            raise task.error(
+                "federation",
+                "strategy",
+                option,
+                cause=f"the strategy {plugin.name!r} has no option {option!r}",
+                remedy=f"options of {plugin.name}: {', '.join(known) or 'none'}",
+            )
+    strategy = Strategy(kind, plugin.options, _lanes(plugin.name, names))
+    _try_options(task, strategy)
+    return strategy
+
+
+_GIVEN = ("initial", "rounds", "tolerance")
+
+
+def _lanes(name: str, sites: tuple[str, ...]) -> tuple[Lane, ...]:
+    if name == "local":
+        return tuple(Lane(site, (site,), (site,)) for site in sites)
+    return (Lane("", (POOLED,) if name == POOLED else sites, sites),)
+
+
+def _try_options(task: TaskFile, strategy: Strategy) -> None:
+    """Build the algorithm once over one weight, so that a bad value is told before anything runs."""
+    import numpy as np
+
+    for name, default in ((p.name, p.default) for p in inspect.signature(strategy.kind).parameters.values()):
+        value = strategy.options.get(name)
+        if (
+            isinstance(default, float)
+            and value is not None
+            and (isinstance(value, bool) or not _is_number(value))
+        ):
+            raise _bad_option(task, f"{name} takes a number", name)
+    try:
+        strategy.algorithm(np.zeros(1, np.float32), 1, 0.0)
+    except (TypeError, ValueError) as error:
+        raise _bad_option(task, str(error)) from error
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+def _bad_option(task: TaskFile, cause: str, *keys: str) -> TaskError:
+    return task.error("federation", "strategy", *keys, cause=cause, remedy="see: medfed check --help")

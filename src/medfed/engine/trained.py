@@ -1,0 +1,130 @@
+"""Trained models on disk: weights as safetensors under the network's own names, beside the encoding of their rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medfed.core.codec import decode, encode
+from medfed.core.errors import RunFolderError, UserError
+from medfed.core.examples import Examples
+from medfed.core.files import write_atomically
+from medfed.data.encoding import Encoding, encode_rows
+from medfed.data.raw import RawTable
+from medfed.engine.process import Process, RunState, input_shape
+from medfed.metrics.classification import class_probabilities
+from medfed.models.catalogue import build_network, outputs_for
+from medfed.models.training import predict
+from medfed.spec.loading import load_task
+from medfed.spec.task import TaskSpec
+
+if TYPE_CHECKING:
+    from medfed.models.network import Network
+
+
+def save_models(process: Process, state: RunState, folder: Path) -> None:
+    """``model.safetensors`` and ``encoding.bin``; with one model per site, both below ``models/<site>/``."""
+    from safetensors.torch import save
+
+    for (lane, weights), kept in zip(process.weights(state).items(), state.lanes, strict=True):
+        place = folder / "models" / lane if lane else folder
+        place.mkdir(parents=True, exist_ok=True)
+        network = _network(process.task, kept.encoding)
+        network.load(weights)
+        tensors = {name: tensor.detach().clone() for name, tensor in network.module.state_dict().items()}
+        about = {"model": process.task.model.name, "task": process.federation.conversation.task}
+        write_atomically(place / "model.safetensors", save(tensors, about))
+        write_atomically(place / "encoding.bin", encode(kept.encoding))
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model that was read back: the task it was trained for, its encoding and its network."""
+
+    task: TaskSpec
+    encoding: Encoding
+    network: Network
+
+    @classmethod
+    def load(cls, folder: Path, site: str | None = None) -> TrainedModel:
+        """The model of a finished run; ``site`` chooses where each site has its own, or standardised by itself.
+
+        Raises RunFolderError where the folder holds no such model, UserError where a site has to be named.
+        """
+        from safetensors.torch import load
+
+        task = load_task(folder / "task.yaml").spec
+        models = (
+            sorted(path.name for path in (folder / "models").glob("*/"))
+            if (folder / "models").is_dir()
+            else []
+        )
+        if models and site not in models:
+            raise UserError(
+                "each site has its own model here", remedy=f"add --site, one of: {', '.join(models)}"
+            )
+        place = folder / "models" / str(site) if models else folder
+        try:
+            encoding = decode((place / "encoding.bin").read_bytes(), Encoding)
+            tensors = load((place / "model.safetensors").read_bytes())
+        except OSError as error:
+            raise RunFolderError(
+                "there is no trained model in this folder",
+                where=str(folder),
+                remedy=f"finish the run first: medfed run --resume {folder}",
+            ) from error
+        if not encoding.fitted:
+            encoding = _encoding_of_site(folder, site)
+        network = _network(task, encoding)
+        network.module.load_state_dict(tensors)
+        return cls(task, encoding, network)
+
+    def predict(self, raw: RawTable) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """(scores as in ``Predictions``, the index of each scored row); rows with missing features are left out."""
+        features, kept = encode_rows(raw, self.task.data, self.encoding)
+        examples = Examples(features, np.zeros(len(kept), np.float32))
+        return predict(self.network, examples, self.task.task_type).scores, kept
+
+    def columns(
+        self, scores: NDArray[np.float64], kept: NDArray[np.int64], rows: int
+    ) -> dict[str, list[object]]:
+        """The scores as columns over all rows, None where a row has none: probabilities and class, or the value."""
+        if self.task.task_type == "regression":
+            return {"prediction": _spread(scores, kept, rows)}
+        names, probabilities = self.encoding.classes, class_probabilities(scores)
+        chosen = (
+            (scores >= self.task.evaluation.threshold).astype(int) if scores.ndim == 1 else scores.argmax(1)
+        )
+        columns = {
+            f"probability_{name}": _spread(probabilities[:, k], kept, rows) for k, name in enumerate(names)
+        }
+        return columns | {"predicted": _spread(np.array(names, dtype=object)[chosen], kept, rows)}
+
+
+def _spread(values: NDArray[Any], kept: NDArray[np.int64], rows: int) -> list[object]:
+    spread: list[object] = [None] * rows
+    for index, value in zip(kept.tolist(), values.tolist(), strict=True):
+        spread[index] = value
+    return spread
+
+
+def _network(task: TaskSpec, encoding: Encoding) -> Network:
+    shape = input_shape(encoding, task.model)
+    return build_network(task.model, shape, outputs_for(len(encoding.classes)), task.seed)
+
+
+def _encoding_of_site(folder: Path, site: str | None) -> Encoding:
+    """The encoding with the mean and scale that a simulated site kept to itself (``standardize: site``)."""
+    from medfed.engine.memory import SiteMemory
+
+    known = sorted(path.name for path in (folder / "sites").glob("*/"))
+    if site not in known:
+        raise UserError(
+            "every site standardised its rows by its own mean and scale",
+            remedy=f"add --site to say whose the new rows are: {', '.join(known)}",
+        )
+    return SiteMemory(folder / "sites" / str(site)).newest(Encoding)

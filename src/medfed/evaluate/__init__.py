@@ -1,0 +1,1 @@
+"""Evaluation: per site as the site releases it, and federated from sums."""

@@ -1,0 +1,123 @@
+"""Metrics of a model, or of one model per site: federated from sums, and per site as SITE releases.
+
+A site that withholds its own metrics still counts in the federated ones if it allows sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medfed.core.disclosure import WITHHELD
+from medfed.core.examples import Split
+from medfed.core.messages import Message, Vector
+from medfed.core.protocols import Federation, SiteContext
+from medfed.core.steps import Release, Step, step
+from medfed.metrics import classification, regression
+from medfed.metrics.auc import roc_from_histogram
+from medfed.metrics.classification import ClassificationSums
+from medfed.metrics.measure import Measure, Measures
+from medfed.metrics.regression import RegressionSums
+from medfed.spec.policy import Policy
+from medfed.spec.task import TaskSpec
+
+FEDERATED = "federated"
+"""The name under which the metrics over all sites stand beside those of each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate(Message, wire="evaluation.candidate"):
+    """The weights of a model to be measured, the split, and the number of classes (0: regression).
+
+    center: the value about which the moments of the outcome are formed: 0, then its mean, for accuracy.
+    """
+
+    weights: Vector
+    split: Split
+    classes: int
+    center: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Curve(Message, wire="evaluation.curve"):
+    """A ROC curve: false and true positive rates, both ascending; empty where it may not be shown."""
+
+    fpr: NDArray[np.float64]
+    tpr: NDArray[np.float64]
+
+
+@step(releases=Release.SUM)
+def class_sums(site: SiteContext, message: Candidate) -> ClassificationSums:
+    """The site's contribution to the federated classification metrics."""
+    settings = site.resource(TaskSpec).evaluation
+    predictions = site.predict(message.weights, message.split)
+    return classification.classification_sums(predictions, message.classes, settings.threshold, settings.bins)
+
+
+@step(releases=Release.SUM)
+def value_sums(site: SiteContext, message: Candidate) -> RegressionSums:
+    """The site's contribution to the federated regression metrics."""
+    return regression.regression_sums(site.predict(message.weights, message.split), message.center)
+
+
+@step(releases=Release.SITE)
+def own_metrics(site: SiteContext, message: Candidate) -> Measures:
+    """The site's own metrics; withheld where the split has fewer rows than the policy's minimum count."""
+    predictions = site.predict(message.weights, message.split)
+    if 0 < len(predictions) < site.resource(Policy).minimum_count:
+        names = classification.METRICS if message.classes else regression.METRICS
+        return Measures(tuple(Measure(name, None, 0, reason=WITHHELD) for name in names))
+    if not message.classes:
+        return regression.measure(predictions)
+    return classification.measure(predictions, message.classes, site.resource(TaskSpec).evaluation.threshold)
+
+
+@step(releases=Release.SITE)
+def own_curve(site: SiteContext, message: Candidate) -> Curve:
+    """The site's ROC curve over score bins; empty where either class has fewer rows than the minimum count."""
+    predictions = site.predict(message.weights, message.split)
+    sums = classification.classification_sums(predictions, message.classes, 0.5, bins=50)
+    negatives, positives = sums.histogram[0]
+    if min(negatives.sum(), positives.sum()) < max(site.resource(Policy).minimum_count, 1):
+        return Curve(np.empty(0), np.empty(0))
+    return Curve(*roc_from_histogram(negatives, positives))
+
+
+STEPS: tuple[Step[Any, Any], ...] = (class_sums, value_sums, own_metrics, own_curve)
+
+
+def evaluate(fed: Federation, candidates: Mapping[str, Candidate]) -> dict[str, Measures]:
+    """The metrics by site, and under ``federated`` those of all; ``candidates`` names a model for each site.
+
+    A site whose policy refuses its own metrics is listed with ``withheld`` in place of values.
+    """
+    sites = tuple(candidates)
+    classes = {candidate.classes for candidate in candidates.values()}.pop()
+    measured = fed.ask(own_metrics, candidates, sites=sites)
+    if classes:
+        total = classification.summarize(fed.sum(class_sums, candidates, sites=sites))
+    else:
+        first = fed.sum(value_sums, candidates, sites=sites)
+        center = first.first / max(first.rows, 1)
+        centred = {site: replace(candidate, center=center) for site, candidate in candidates.items()}
+        total = regression.summarize(fed.sum(value_sums, centred, sites=sites))
+    withheld = Measures(tuple(Measure(m.metric, None, 0, reason=WITHHELD) for m in total.measures))
+    return {**{site: measured.get(site, withheld) for site in sites}, FEDERATED: total}
+
+
+def curves(fed: Federation, candidates: Mapping[str, Candidate], classes: int) -> dict[str, Curve]:
+    """ROC curves of a two-class model: each site's as it releases it, and the federated one."""
+    if classes != 2:
+        return {}
+    sites: Sequence[str] = tuple(candidates)
+    shown = {
+        site: curve for site, curve in fed.ask(own_curve, candidates, sites=sites).items() if len(curve.fpr)
+    }
+    negatives, positives = fed.sum(class_sums, candidates, sites=sites).histogram[0]
+    if negatives.sum() and positives.sum():
+        shown[FEDERATED] = Curve(*roc_from_histogram(negatives, positives))
+    return dict(sorted(shown.items()))

@@ -1,0 +1,147 @@
+"""A site's decision: what may run here, and whether its reply may leave. It denies by default.
+
+Pure functions over facts that the site establishes itself. A refusal names the policy's key and the remedy,
+never a count of patients nor any value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from medfed.core.codec import encode
+from medfed.core.errors import RefusalReason, Refused
+from medfed.core.messages import Message, out_of_bounds
+from medfed.core.steps import Release, Step
+from medfed.core.wire import Request
+from medfed.spec.policy import Policy
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the site knows of a request and of the run so far.
+
+    task_digest, task_type, algorithm: of the task that the site holds. algorithm_steps: names of the steps
+    that this algorithm declares, and of those common to all. patients: distinct patients of the split that
+    the step reads. request_bytes: the size of this request. requests_so_far, released_bytes_so_far: of this
+    run, before this request.
+    """
+
+    task_digest: str
+    task_type: str
+    algorithm: str
+    algorithm_steps: frozenset[str]
+    patients: int
+    request_bytes: int
+    requests_so_far: int
+    released_bytes_so_far: int
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A reply as the ledger records it: its fields' shapes; size and SHA-256 (hex) of its encoding."""
+
+    shapes: tuple[str, ...]
+    bytes: int
+    digest: str
+
+
+def admit(policy: Policy, request: Request, step: Step[Any, Any], facts: Facts) -> None:
+    """Let a request run, or raise Refused with the first key of the policy that says no."""
+    _check_task(policy, request, facts)
+    _check_step(policy, step, facts)
+    if facts.patients < policy.minimum_patients:
+        raise Refused(
+            f"the step {step.name!r} reads fewer patients than minimum_patients ({policy.minimum_patients})",
+            reason=RefusalReason.MINIMUM_PATIENTS,
+            remedy="run without this site, or agree with it on a lower minimum_patients in its policy",
+        )
+    _check_limits(policy, request, facts)
+
+
+def check_release(policy: Policy, step: Step[Any, Any], reply: Message, facts: Facts) -> None:
+    """Let a step's reply leave, or raise Refused: a summed field out of bounds, or too many bytes."""
+    if step.releases is Release.SUM and (name := out_of_bounds(reply)) is not None:
+        raise Refused(
+            f"the field {name!r} of the reply to {step.name!r} is not finite or exceeds its declared bound",
+            reason=RefusalReason.BOUNDS,
+            remedy="lower the learning rate, standardise the columns, or look for extreme values in the data",
+        )
+    limit = policy.limits.released_bytes
+    if limit is not None and facts.released_bytes_so_far + len(encode(reply)) > limit:
+        raise _over_limit("released_bytes", limit, RefusalReason.RELEASED_BYTES)
+
+
+def describe_payload(message: Message) -> Payload:
+    """What a message consists of, without any of its values: ``weights float32[14]``, ``rows int``."""
+    encoded = encode(message)
+    return Payload(tuple(_shapes(message)), len(encoded), hashlib.sha256(encoded).hexdigest())
+
+
+def _check_task(policy: Policy, request: Request, facts: Facts) -> None:
+    if request.task != facts.task_digest:
+        raise Refused(
+            "the request names another task than the one that this site holds",
+            reason=RefusalReason.TASKS,
+            remedy="submit the task to the site anew",
+        )
+    _check_allowed(policy.tasks, facts.task_digest, "tasks", RefusalReason.TASKS)
+    _check_allowed(policy.task_types, facts.task_type, "task_types", RefusalReason.TASK_TYPES)
+    _check_allowed(policy.algorithms, facts.algorithm, "algorithms", RefusalReason.ALGORITHMS)
+
+
+def _check_step(policy: Policy, step: Step[Any, Any], facts: Facts) -> None:
+    _check_allowed(policy.steps, step.name, "steps", RefusalReason.STEPS)
+    if step.name not in facts.algorithm_steps:
+        raise Refused(
+            f"the step {step.name!r} is not among those that {facts.algorithm!r} declares",
+            reason=RefusalReason.STEPS,
+            remedy="declare it in the algorithm's STEPS",
+        )
+    _check_allowed(policy.releases, step.releases.value, "releases", RefusalReason.RELEASES)
+
+
+def _check_limits(policy: Policy, request: Request, facts: Facts) -> None:
+    limits = policy.limits
+    if limits.rounds is not None and request.round > limits.rounds:
+        raise _over_limit("rounds", limits.rounds, RefusalReason.ROUNDS)
+    if limits.requests is not None and facts.requests_so_far >= limits.requests:
+        raise _over_limit("requests", limits.requests, RefusalReason.REQUESTS)
+    if limits.request_bytes is not None and facts.request_bytes > limits.request_bytes:
+        raise _over_limit("request_bytes", limits.request_bytes, RefusalReason.REQUEST_BYTES)
+    if limits.released_bytes is not None and facts.released_bytes_so_far >= limits.released_bytes:
+        raise _over_limit("released_bytes", limits.released_bytes, RefusalReason.RELEASED_BYTES)
+
+
+def _check_allowed(allowed: tuple[str, ...] | str, name: str, key: str, reason: RefusalReason) -> None:
+    if allowed != "*" and name not in allowed:
+        raise Refused(
+            f"the site's policy does not allow {name!r} ({key})",
+            reason=reason,
+            remedy=f"ask the site to add it to {key} in its policy file",
+        )
+
+
+def _over_limit(key: str, limit: int, reason: RefusalReason) -> Refused:
+    return Refused(
+        f"the site's policy ends a run at limits.{key} ({limit})",
+        reason=reason,
+        remedy=f"ask the site to raise limits.{key} in its policy file, or ask less of it",
+    )
+
+
+def _shapes(message: Message, prefix: str = "") -> Iterator[str]:
+    for field in fields(message):  # type: ignore[arg-type]
+        name, value = f"{prefix}{field.name}", getattr(message, field.name)
+        if isinstance(value, Message):
+            yield from _shapes(value, f"{name}.")
+        elif isinstance(value, np.ndarray):
+            yield f"{name} {value.dtype.name}[{','.join(map(str, value.shape))}]"
+        elif isinstance(value, tuple):
+            yield f"{name} list[{len(value)}]"
+        else:
+            yield f"{name} {type(value).__name__}"

@@ -1,0 +1,54 @@
+"""Loss (mean squared error), RMSE and R² of predicted values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from medfed.core.examples import Predictions
+from medfed.core.messages import Message, adds
+from medfed.metrics.measure import Measure, Measures, ratio
+
+METRICS = ("loss", "rmse", "r2")
+
+_SQUARES = 2.0**60
+
+
+@dataclass(frozen=True)
+class RegressionSums(Message, wire="metrics.regression_sums"):
+    """n, Σ(y − ŷ)², and the first two moments of y about ``center``, which is the same at every site."""
+
+    rows: int = adds(bound=2.0**40)
+    squared_error: float = adds(bound=_SQUARES, resolution=2.0**-20)
+    first: float = adds(bound=_SQUARES, resolution=2.0**-20)
+    second: float = adds(bound=_SQUARES, resolution=2.0**-20)
+
+
+def regression_sums(predictions: Predictions, center: float) -> RegressionSums:
+    """The sums of one site's predictions."""
+    targets = predictions.targets.astype(float)
+    residuals, centred = targets - predictions.scores, targets - center
+    return RegressionSums(
+        len(predictions), float(residuals @ residuals), float(centred.sum()), float(centred @ centred)
+    )
+
+
+def summarize(sums: RegressionSums) -> Measures:
+    """The metrics of a total. R² = 1 − Σ(y − ŷ)² / Σ(y − ȳ)², over all rows of all sites."""
+    n = sums.rows
+    loss = ratio("loss", sums.squared_error, n, n, "no rows")
+    rmse = loss.value if loss.value is None else math.sqrt(loss.value)
+    variation = sums.second - sums.first**2 / n if n else 0.0
+    unexplained = ratio(
+        "r2", sums.squared_error, variation if variation > 0 else 0, n, "the outcome is constant"
+    )
+    r2 = unexplained.value if unexplained.value is None else 1.0 - unexplained.value
+    return Measures(
+        (loss, Measure("rmse", rmse, n, reason=loss.reason), Measure("r2", r2, n, reason=unexplained.reason))
+    )
+
+
+def measure(predictions: Predictions) -> Measures:
+    """The metrics of one site's predictions."""
+    center = float(predictions.targets.mean()) if len(predictions) else 0.0
+    return summarize(regression_sums(predictions, center))

@@ -1,0 +1,82 @@
+"""From a task's ``model`` section to a network."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from medfed.core.errors import UserError
+from medfed.core.messages import Vector
+from medfed.core.registry import Registry
+from medfed.models.network import Network
+from medfed.spec.task import ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+
+MODELS: Registry[Callable[..., torch.nn.Module]] = Registry("model", "medfed.models.networks", "build")
+
+
+def check_options(spec: ModelSpec, task_type: str) -> None:
+    """Raise UserError where the model does not do this type of task, or does not take an option it is given."""
+    factory = MODELS.get(spec.name)
+    tasks = getattr(inspect.getmodule(factory), "TASKS", None)
+    if tasks is not None and task_type not in tasks:
+        raise UserError(
+            f"the model {spec.name!r} does not do {task_type}", remedy=f"{spec.name} does: {', '.join(tasks)}"
+        )
+    parameters = inspect.signature(factory).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for option in spec.options:
+        if option not in known:
+            raise UserError(
+                f"the model {spec.name!r} has no option {option!r}",
+                remedy=f"options of {spec.name}: {', '.join(known) or 'none'}",
+            )
+
+
+def build_network(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, seed: int) -> Network:
+    """The task's network with its library's default initialisation under ``torch.manual_seed(seed)``.
+
+    Torch's global random state is left as it was. Raises UserError for options or shapes the model cannot take.
+    """
+    import torch
+
+    factory = MODELS.get(spec.name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return Network(factory(input_shape, outputs, **spec.options))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the model {spec.name!r} cannot be built: {error}") from error
+
+
+def outputs_for(classes: int) -> int:
+    """The outputs of a network: one value or logit for regression (0 classes) and two classes, else one a class."""
+    return classes if classes > 2 else 1
+
+
+class NetworkCache:
+    """The networks of one process: sites of one task take turns with one, each loading its own weights."""
+
+    def __init__(self, spec: ModelSpec, seed: int) -> None:
+        self._spec = spec
+        self._seed = seed
+        self._networks: dict[tuple[tuple[int, ...], int], Network] = {}
+        self._initial: dict[tuple[tuple[int, ...], int], Vector] = {}
+
+    def get(self, input_shape: tuple[int, ...], classes: int) -> Network:
+        """The network for these inputs and classes; its weights are whatever was loaded last."""
+        key = (tuple(input_shape), classes)
+        if key not in self._networks:
+            network = build_network(self._spec, key[0], outputs_for(classes), self._seed)
+            self._networks[key], self._initial[key] = network, network.vector()
+        return self._networks[key]
+
+    def initial_weights(self, input_shape: tuple[int, ...], classes: int) -> Vector:
+        """The weights that a new network starts from, under the task's seed."""
+        self.get(input_shape, classes)
+        return self._initial[tuple(input_shape), classes]

@@ -1,0 +1,64 @@
+"""The losses of local training, chosen by the task's type and the network's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from medfed.core.examples import Examples
+from medfed.spec.task import FederationSpec
+
+if TYPE_CHECKING:
+    import torch
+
+Loss: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
+"""(network outputs (n, k), targets (n,)) → the mean loss of the batch."""
+
+
+def squared_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The mean squared error."""
+    from torch.nn import functional
+
+    return functional.mse_loss(outputs.squeeze(-1), targets)
+
+
+def cross_entropy(weights: torch.Tensor | None) -> Loss:
+    """Binary cross-entropy on one logit, or cross-entropy on several; ``weights`` (C,) weighs by true class.
+
+    The weighted mean divides by the sum of the weights in the batch, as ``torch.nn.CrossEntropyLoss`` does.
+    """
+    from torch.nn import functional
+
+    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if outputs.shape[-1] > 1:
+            return functional.cross_entropy(outputs, targets, weight=weights)
+        logits, truth = outputs.squeeze(-1), targets.to(outputs.dtype)
+        if weights is None:
+            return functional.binary_cross_entropy_with_logits(logits, truth)
+        each = weights[targets]
+        return functional.binary_cross_entropy_with_logits(logits, truth, each, reduction="sum") / each.sum()
+
+    return loss
+
+
+def local_loss(task_type: str, federation: FederationSpec, examples: Examples, classes: int) -> Loss:
+    """The loss of a site: squared error, or cross-entropy under the task's class weights.
+
+    ``balanced`` weighs class c by n / (C · n_c) of the site's own training rows.
+    """
+    import torch
+
+    if task_type == "regression":
+        return squared_error
+    match federation.class_weights:
+        case "none":
+            return cross_entropy(None)
+        case "balanced":
+            counts = np.bincount(examples.targets, minlength=classes)
+            return cross_entropy(
+                torch.from_numpy((len(examples) / (classes * counts.clip(1))).astype(np.float32))
+            )
+        case declared:
+            return cross_entropy(torch.tensor(declared, dtype=torch.float32))

@@ -1,0 +1,87 @@
+"""What the report of a comparison shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from medfed.report.canvas import Stroke, stroke
+from medfed.report.figures import ForestSeries, Legend, Panels, forest, strategy_curves
+from medfed.report.findings import monitored
+from medfed.report.folder import Comparison
+from medfed.report.ranking import compared_metrics, compared_sites, compared_split, comparison_lede
+from medfed.report.records import FEDERATED
+from medfed.report.tables import SiteLeft, Table, final_measures, side_by_side, what_left
+from medfed.report.words import by_importance, strategy_name
+
+
+@dataclass(frozen=True)
+class ComparePage:
+    """Everything that the template of a comparison's report shows.
+
+    split: the one that strategies are compared on. left: by party, then strategy. links: the runs' reports.
+    """
+
+    comparison: Comparison
+    lede: tuple[str, ...]
+    split: str | None
+    tables: tuple[Table, ...]
+    forests: Panels | None
+    curves: Panels | None
+    left: dict[str, dict[str, SiteLeft]]
+    links: dict[str, str]
+
+
+def compare_page(comparison: Comparison) -> ComparePage:
+    """Gather what a comparison's report shows."""
+    split, sites = compared_split(comparison), compared_sites(comparison)
+    metrics = compared_metrics(comparison, split) if split else ()
+    looks = {s: stroke(i) for i, s in enumerate(comparison.strategies) if s in comparison.runs}
+    return ComparePage(
+        comparison=comparison,
+        lede=comparison_lede(comparison, split, sites),
+        split=split,
+        tables=tuple(side_by_side(comparison, split, metric, sites) for metric in metrics) if split else (),
+        forests=_forests(comparison, split, metrics, sites, looks) if split else None,
+        curves=_curves(comparison, looks),
+        left=_left(comparison),
+        links={s: f"{quote(comparison.folders[s])}/report.html" for s in comparison.runs},
+    )
+
+
+def _forests(
+    comparison: Comparison,
+    split: str,
+    metrics: tuple[str, ...],
+    sites: tuple[str, ...],
+    looks: dict[str, Stroke],
+) -> Panels | None:
+    labels = {site: site for site in sites} | {FEDERATED: "All hospitals"}
+    panels = []
+    for metric in metrics:
+        series = [
+            ForestSeries(strategy_name(strategy), looks[strategy], *final_measures(run, split, metric))
+            for strategy, run in comparison.runs.items()
+        ]
+        panels.append(forest(metric, labels, series, name=f"compare-{metric}"))
+    drawn = tuple(panel for panel in panels if panel)
+    legend = tuple(Legend(strategy_name(strategy), look) for strategy, look in looks.items())
+    return Panels(legend, drawn) if drawn else None
+
+
+def _curves(comparison: Comparison, looks: dict[str, Stroke]) -> Panels | None:
+    """The learning curves over all hospitals, on the split that the first run with a value monitors."""
+    followed = next((found for run in comparison.runs.values() if (found := monitored(run))), None)
+    histories = {strategy_name(strategy): run.history for strategy, run in comparison.runs.items()}
+    metrics = by_importance([metric for history in histories.values() for metric in history.metrics])
+    named = {strategy_name(strategy): look for strategy, look in looks.items()}
+    return strategy_curves(histories, followed[0], metrics, named) if followed else None
+
+
+def _left(comparison: Comparison) -> dict[str, dict[str, SiteLeft]]:
+    left: dict[str, dict[str, SiteLeft]] = {}
+    for strategy, run in comparison.runs.items():
+        for ledger in run.ledgers:
+            if ledger.departures:
+                left.setdefault(ledger.party, {})[strategy] = what_left(ledger)
+    return left

@@ -1,0 +1,142 @@
+"""What the numbers say, in sentences."""
+
+from __future__ import annotations
+
+from medfed.report.folder import ALONE, RunFolder
+from medfed.report.history import Series
+from medfed.report.records import FEDERATED
+from medfed.report.tables import interval_of
+from medfed.report.words import (
+    bound,
+    by_importance,
+    capital,
+    listed,
+    metric_name,
+    number,
+    plural,
+    spelled,
+    strategy_name,
+)
+
+_FEW = 6
+
+
+def monitored(run: RunFolder) -> tuple[str, str] | None:
+    """The split and the metric followed over the rounds; ``None`` where nothing has a value."""
+    for split in run.history.splits:
+        for metric in by_importance(run.history.metrics):
+            if any(run.history(split, who, metric).ends for who in (FEDERATED, *run.sites)):
+                return split, metric
+    return None
+
+
+def lede(run: RunFolder) -> tuple[str, ...]:
+    """The first sentences: who trained what, how the main metric moved, what the held-out rows say."""
+    sentences = [f"{_training(run)}{_movement(run)}."]
+    return tuple(sentence for sentence in (*sentences, _held_out(run), _ending(run)) if sentence)
+
+
+def _training(run: RunFolder) -> str:
+    hospitals = plural(len(run.sites), "hospital", spell=True) if run.sites else "the hospitals"
+    results, spec = run.results, run.task
+    strategy = run.strategy
+    model = f"{spec.model.name} model" if spec else "model"
+    rounds = results.rounds if results else len(run.history.rounds)
+    over = f" in {plural(rounds, 'round')}"
+    if strategy == "local":
+        who = "one hospital" if len(run.sites) == 1 else f"each of {hospitals}"
+        return capital(f"{who} trained a {model} of its own{over}")
+    if strategy == "pooled":
+        return f"One {model} was trained on the rows of {hospitals} put together{over}"
+    by = f" by {strategy_name(strategy)}" if strategy else ""
+    if len(run.sites) == 1:
+        return f"One hospital trained a {model}{by}{over}"
+    return capital(f"{hospitals} trained one {model} together{by}{over}")
+
+
+def _movement(run: RunFolder) -> str:
+    followed = monitored(run)
+    if followed is None:
+        return ", and no metric has a value"
+    split, metric = followed
+    name = metric_name(metric).inline
+    series = run.history(split, FEDERATED, metric)
+    text = f"; the {overall(run)} {split} {name} {_moved(series)}" if series.ends else ""
+    known = {s: ends for s in run.sites if (ends := run.history(split, s, metric).ends)}
+    lower = metric_name(metric).lower_is_better
+    travelled = {s: ends for s, ends in known.items() if ends[0][0] != ends[1][0]}
+    if lower is None or not travelled or len(run.sites) == 1:
+        return text
+    better = sum(end != start and (end < start) == lower for (_, start), (_, end) in travelled.values())
+    among = len(travelled)
+    share = f"all {spelled(better)}" if better == among else f"{spelled(better)} of {spelled(among)}"
+    which = "" if among == len(run.sites) else " where it can be told"
+    subject = "it" if text else f"the {split} {name}"
+    return f"{text}{',' if text else ';'} and {subject} improved at {share} hospitals{which}"
+
+
+def overall(run: RunFolder) -> str:
+    """How a value over all hospitals is called: the baselines are measured so, but do not federate."""
+    return "overall" if run.strategy in ALONE else "federated"
+
+
+def _moved(series: Series) -> str:
+    assert series.ends is not None  # noqa: S101 (callers ask)
+    (first, start), (last, end) = series.ends
+    if first == last:
+        return f"was {number(start)} after round {first}"
+    if number(start) == number(end):
+        return f"stayed at {number(end)}"
+    verb = "rose" if end > start else "fell"
+    return f"{verb} from {number(start)} (round {first}) to {number(end)} (round {last})"
+
+
+def _held_out(run: RunFolder) -> str:
+    """The final value of the main metric on the test rows, with its bound and its interval."""
+    federated = run.metrics.get("test", {}).get(FEDERATED, {})
+    for metric in by_importance(tuple(federated)):
+        measure = federated[metric]
+        if measure.value is None:
+            continue
+        name = metric_name(metric).inline
+        rows = f"{measure.n:,} held-out test rows" if measure.n is not None else "the held-out test rows"
+        error = f" ± {bound(measure.error)}" if measure.error else ""
+        ends = interval_of(run, "test", FEDERATED, metric, measure)
+        between = f" (95 % interval {number(ends[0])} to {number(ends[1])})" if ends else ""
+        return f"On {rows} the {overall(run)} {name} is {number(measure.value)}{error}{between}."
+    return ""
+
+
+def _ending(run: RunFolder) -> str:
+    if run.results is None:
+        return "No results were written: the run was stopped, or is still going on. Here is what there is."
+    if run.results.status != "complete":
+        return f"The run did not complete ({run.results.status}): {run.results.stopped_because.rstrip('.')}."
+    return ""
+
+
+def per_site(run: RunFolder) -> tuple[str, ...]:
+    """How the main metric moved at each hospital; for many hospitals, the range of where they ended."""
+    followed = monitored(run)
+    if followed is None:
+        return ()
+    split, metric = followed
+    series = {site: run.history(split, site, metric) for site in run.sites}
+    known = {site: one for site, one in series.items() if one.ends}
+    name = metric_name(metric).inline
+    lines = []
+    if len(known) <= _FEW:
+        lines += [f"{site}: {split} {name} {_moved(one)}." for site, one in known.items()]
+    else:
+        ends = [one.ends[1][1] for one in known.values() if one.ends]
+        low, high = number(min(ends)), number(max(ends))
+        lines.append(f"At the last round the hospitals’ {split} {name} lies between {low} and {high}.")
+    for reason in dict.fromkeys(_reason(series[site]) for site in run.sites if site not in known):
+        silent = [site for site in run.sites if site not in known and _reason(series[site]) == reason]
+        who = listed(silent) if len(silent) <= _FEW else plural(len(silent), "hospital")
+        lines.append(f"{who}: no {split} {name} ({reason}).")
+    return tuple(lines)
+
+
+def _reason(series: Series) -> str:
+    return next((m.reason for m in reversed(series.measures) if m.reason), "not measured")

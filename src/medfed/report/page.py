@@ -1,0 +1,30 @@
+"""Writing the HTML report of a run folder, or of a compare folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medfed.core.files import write_atomically
+from medfed.report.compare_page import compare_page
+from medfed.report.folder import is_comparison, read_comparison, read_run
+from medfed.report.rendering import templates
+from medfed.report.run_page import run_page
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` into a run folder, or into a compare folder and every run folder below it.
+
+    The same files give the same bytes. Raises RunFolderError where a file is missing, malformed or cannot be
+    written.
+    """
+    path = folder / "report.html"
+    if is_comparison(folder):
+        comparison = read_comparison(folder)
+        for strategy in comparison.runs:
+            write_report(folder / comparison.folders[strategy])
+        html = templates().get_template("compare.html.j2").render(page=compare_page(comparison))
+    else:
+        page = run_page(read_run(folder), compared=is_comparison(folder.resolve().parent))
+        html = templates().get_template("run.html.j2").render(page=page)
+    write_atomically(path, html)
+    return path

@@ -1,0 +1,150 @@
+"""The records in a run folder's files, as frozen models. A count of ``None`` was withheld; it is no zero."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+FEDERATED = "federated"
+"""Stands where a site's name stands, for what was measured over all sites."""
+
+NOT_FINITE = "not a finite number"
+
+
+class Record(BaseModel):
+    """Base of every record: frozen; what a later version adds is ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Measure(Record):
+    """A metric's value over ``n`` rows; ``error`` bounds its error, ``reason`` says why there is no value."""
+
+    value: float | None = None
+    n: int | None = None
+    error: float | None = None
+    reason: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_finite(cls, fields: object) -> object:
+        value = fields.get("value") if isinstance(fields, dict) else None
+        if isinstance(fields, dict) and isinstance(value, float) and not math.isfinite(value):
+            return {**fields, "value": None, "reason": NOT_FINITE}
+        return fields
+
+
+class Point(Measure):
+    """A line of ``metrics.jsonl``: one metric of one site (or ``federated``) on one split after one round."""
+
+    round: int
+    site: str
+    split: str
+    metric: str
+
+
+class Roc(Record):
+    """A receiver operating characteristic: as many false as true positive rates."""
+
+    fpr: tuple[float, ...]
+    tpr: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _paired(self) -> Roc:
+        if len(self.fpr) != len(self.tpr):
+            raise ValueError("fpr and tpr differ in length")
+        return self
+
+
+class Absence(Record):
+    """A site that did not take part in a round, and why."""
+
+    round: int
+    site: str
+    sentence: str
+
+
+class Results(Record):
+    """``results.json``: how the run ended and what it reached."""
+
+    medfed: str
+    run: str
+    name: str
+    task_type: str
+    strategy: str
+    task_digest: str
+    status: str
+    stopped_because: str
+    rounds: int
+    seed: int
+    parameters: int | None = None
+    simulation: bool
+    policies: dict[str, str] = {}
+    features: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    rows: dict[str, dict[str, int | None]] = {}
+    metrics: dict[str, dict[str, dict[str, Measure]]] = {}
+    roc: dict[str, Roc] = {}
+    absences: tuple[Absence, ...] = ()
+    started: str = ""
+    seconds: float | None = None
+
+
+class Sheet(Record):
+    """A site's data sheet."""
+
+    rows: int | None = None
+    patients: int | None = None
+    splits: dict[str, int | None] = {}
+    classes: dict[str, dict[str, int | None]] = {}
+    missing: dict[str, int | None] = {}
+    dropped: int | None = None
+    duplicates: int | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Environment(Record):
+    """The machine and the packages of a run."""
+
+    python: str
+    platform: str
+    cpus: int | None = None
+    packages: dict[str, str] = {}
+
+
+class Entry(Record):
+    """A ledger's entry of a kind that the report only counts."""
+
+    kind: str
+
+
+class Departure(Entry):
+    """A ledger's ``release``: one reply that left a site."""
+
+    kind: Literal["release"]
+    round: int
+    step: str
+    release: str
+    shapes: tuple[str, ...] = ()
+    bytes: int
+    protection: str = ""
+
+
+class Refusal(Entry):
+    """A ledger's ``refusal``: a request that the site turned down."""
+
+    kind: Literal["refusal"]
+    step: str = ""
+    code: str
+    sentence: str
+
+
+class ComparisonFile(Record):
+    """``comparison.json``: the strategies compared, and the folder of each."""
+
+    name: str
+    task_type: str
+    strategies: tuple[str, ...] = Field(min_length=1)
+    folders: dict[str, str] = {}

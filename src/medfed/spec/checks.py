@@ -1,0 +1,258 @@
+"""What sections of a task must agree on among themselves, beyond each key's own type and range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from medfed.spec.comparison import federation_for
+from medfed.spec.document import Keys
+from medfed.spec.problems import Problem, explain
+from medfed.spec.task import Column, FederationSpec, Label, Splits, TaskSpec
+
+METRICS = {
+    "classification": ("loss", "accuracy", "auc", "recall", "specificity", "brier"),
+    "regression": ("loss", "rmse", "r2"),
+}
+"""The metrics of each task type."""
+
+
+def check_task(spec: TaskSpec) -> Iterator[Problem]:
+    """Every disagreement in a task."""
+    yield from _lengths(spec.federation, ("federation",))
+    yield from _attendance(spec.federation, ("federation",), len(spec.sites))
+    yield from _splits(spec.data.split)
+    yield from _stop(spec)
+    if spec.data.label is not None:
+        yield from _label(spec.data.label, spec)
+    yield from _classes(spec)
+    for name, column in spec.data.columns.items():
+        yield from _column(column, ("data", "columns", name))
+    yield from _comparison(spec)
+
+
+def _lengths(federation: FederationSpec, at: Keys) -> Iterator[Problem]:
+    given = [n for n in ("rounds", "local_epochs", "local_updates") if getattr(federation, n) is not None]
+    if federation.epochs is not None:
+        for name in given:
+            yield Problem(
+                (*at, name),
+                f"`epochs` and `{name}` are both given, but `epochs` already means rounds of one local epoch",
+                f"keep `epochs`, or write `rounds` with `{name if name != 'rounds' else 'local_epochs'}`",
+            )
+    if federation.local_epochs is not None and federation.local_updates is not None:
+        yield Problem(
+            (*at, "local_updates"), "`local_epochs` and `local_updates` are both given", "keep one of the two"
+        )
+
+
+def _attendance(federation: FederationSpec, at: Keys, sites: int) -> Iterator[Problem]:
+    cohort, quorum = federation.cohort, federation.quorum
+    for name, count in (("cohort", cohort), ("quorum", quorum)):
+        if isinstance(count, int) and sites and count > sites:
+            yield Problem(
+                (*at, name),
+                f"`{name}` asks for {count} sites, but the task declares {sites}",
+                f"write at most {sites}, or a fraction such as 1.0 for all of them",
+            )
+    if isinstance(cohort, int) and isinstance(quorum, int) and quorum > cohort:
+        yield Problem(
+            (*at, "quorum"),
+            f"`quorum` asks for {quorum} replies, but a round asks only the {cohort} sites of its `cohort`",
+            f"write at most {cohort}",
+        )
+
+
+def _splits(split: Splits) -> Iterator[Problem]:
+    total = split.train + split.validation + split.test
+    if split.column is None and not math.isclose(total, 1, rel_tol=0, abs_tol=1e-9):
+        yield Problem(
+            ("data", "split"),
+            f"train, validation and test sum to {total:.10g}, not to 1",
+            "make the three sum to 1, for example: `split: {train: 0.7, validation: 0.1, test: 0.2}`",
+        )
+
+
+def _stop(spec: TaskSpec) -> Iterator[Problem]:
+    stop, split, part = spec.stop, spec.data.split, spec.evaluation.split
+    known = METRICS[spec.task_type]
+    if stop.metric is None:
+        for name in ("target", "patience"):
+            if getattr(stop, name) is not None:
+                yield Problem(
+                    ("stop", name),
+                    f"`stop.{name}` is given without a metric",
+                    f"add `metric: {known[0]}` to `stop`",
+                )
+    elif stop.metric not in known:
+        yield Problem(
+            ("stop", "metric"),
+            f"`{stop.metric}` is not a metric of {spec.task_type}",
+            f"write one of: {', '.join(known)}",
+        )
+    if split.column is not None:
+        return
+    if part is not None and getattr(split, part) == 0:
+        yield Problem(
+            ("evaluation", "split"),
+            f"`evaluation.split` is {part}, but `data.split.{part}` is 0",
+            f"give `data.split.{part}` a share of the patients, or evaluate on another part",
+        )
+    if stop.metric is not None and part is None and split.validation == 0:
+        yield Problem(
+            ("stop", "metric"),
+            "`stop.metric` is read on the validation part, but `data.split.validation` is 0",
+            "give `data.split.validation` a share of the patients, or name a part by `evaluation.split`",
+        )
+
+
+def _label(label: Label, spec: TaskSpec) -> Iterator[Problem]:
+    at: Keys = ("data", "label")
+    given = [name for name in ("positive", "negative", "classes") if getattr(label, name) is not None]
+    if spec.task_type == "regression":
+        for name in given:
+            yield Problem(
+                (*at, name), f"`{name}` belongs to classification, not to regression", f"remove `{name}`"
+            )
+        return
+    for name in given:
+        values = getattr(label, name)
+        if not values or _repeated(values):
+            yield Problem(
+                (*at, name),
+                f"`{name}` is empty or repeats a value",
+                "list each value once, for example: `[0, 1]`",
+            )
+    if label.classes is not None:
+        if len(label.classes) == 1:
+            yield Problem((*at, "classes"), "`classes` lists one value only", "list at least two values")
+        for name in ("positive", "negative"):
+            if name in given:
+                yield Problem(
+                    (*at, name),
+                    f"`classes` and `{name}` are both given",
+                    f"keep `classes`, or `{name}` without it",
+                )
+    elif label.negative is not None and label.positive is None:
+        yield Problem(
+            (*at, "negative"), "`negative` is given without `positive`", "list the values of class 1, too"
+        )
+    elif (
+        label.negative is not None
+        and label.positive is not None
+        and _repeated(label.positive + label.negative)
+    ):
+        yield Problem(
+            (*at, "negative"), "a value is both `positive` and `negative`", "list each value on one side only"
+        )
+    if label.column == spec.data.id:
+        yield Problem(
+            ("data", "id"), "`data.id` names the label's column", "name the column of the patients' ids"
+        )
+
+
+def _classes(spec: TaskSpec) -> Iterator[Problem]:
+    weights, stated = spec.federation.class_weights, spec.model.num_classes
+    if spec.task_type == "regression":
+        if weights != "none":
+            yield Problem(
+                ("federation", "class_weights"),
+                "regression has no classes to weigh",
+                "remove `class_weights`",
+            )
+        if stated is not None:
+            yield Problem(("model", "num_classes"), "regression has no classes", "remove `num_classes`")
+        return
+    listed = _number_of_classes(spec.data.label)
+    if stated is not None and listed is not None and stated != listed:
+        yield Problem(
+            ("model", "num_classes"),
+            f"`num_classes` is {stated}, but `data.label` describes {listed} classes",
+            f"write `num_classes: {listed}`, or remove it",
+        )
+    number = listed or stated
+    if isinstance(weights, tuple) and number is not None and len(weights) != number:
+        yield Problem(
+            ("federation", "class_weights"),
+            f"`class_weights` lists {len(weights)} weights for {number} classes",
+            "list one weight for each class, in order",
+        )
+
+
+def _number_of_classes(label: Label | None) -> int | None:
+    if label is None:
+        return None
+    if label.classes is not None:
+        return len(label.classes)
+    return 2 if label.positive is not None else None
+
+
+def _column(column: Column, at: Keys) -> Iterator[Problem]:
+    if column.levels is not None:
+        if column.type not in {"categorical", "binary"}:
+            yield Problem(
+                (*at, "levels"),
+                f"`levels` are given for a column that is {column.type}",
+                "remove `levels`, or write `type: categorical`",
+            )
+        elif not column.levels or _repeated(column.levels):
+            yield Problem((*at, "levels"), "`levels` is empty or repeats a value", "list each level once")
+        elif column.type == "binary" and len(column.levels) != 2:
+            yield Problem(
+                (*at, "levels"),
+                f"a binary column has two levels, not {len(column.levels)}",
+                "list two levels, or write `type: categorical`",
+            )
+    for name in ("minimum", "maximum"):
+        if getattr(column, name) is not None and column.type != "continuous":
+            yield Problem(
+                (*at, name), f"`{name}` is given for a column that is {column.type}", f"remove `{name}`"
+            )
+    if column.minimum is not None and column.maximum is not None and column.minimum >= column.maximum:
+        yield Problem(
+            (*at, "maximum"),
+            f"`maximum` ({column.maximum:g}) is not above `minimum` ({column.minimum:g})",
+            "write the smaller number as `minimum`",
+        )
+
+
+def _comparison(spec: TaskSpec) -> Iterator[Problem]:
+    at: Keys = ("compare", "overrides")
+    strategies = {strategy.name: strategy for strategy in spec.compare.strategies}
+    if len(strategies) < len(spec.compare.strategies):
+        yield Problem(
+            ("compare", "strategies"),
+            "`compare.strategies` names a strategy twice",
+            "name each strategy once",
+        )
+    for name, overrides in spec.compare.overrides.items():
+        if name not in strategies:
+            yield Problem(
+                (*at, name),
+                f"`{name}` is not among `compare.strategies`",
+                f"add it there, or write one of: {', '.join(strategies)}",
+            )
+            continue
+        if "strategy" in overrides:
+            yield Problem(
+                (*at, name, "strategy"),
+                f"the overrides of `{name}` change the strategy itself",
+                f"write its options into `compare.strategies`, for example: `[{{name: {name}, mu: 0.1}}]`",
+            )
+            continue
+        try:
+            federation = federation_for(spec, strategies[name])
+        except ValidationError as error:
+            for problem in explain(error, FederationSpec, overrides):
+                yield Problem((*at, name, *problem.keys), problem.cause, problem.remedy)
+        else:
+            yield from _lengths(federation, (*at, name))
+            yield from _attendance(federation, (*at, name), len(spec.sites))
+
+
+def _repeated(values: Iterable[Any]) -> bool:
+    items = list(values)
+    return len(set(items)) < len(items)

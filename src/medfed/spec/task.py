@@ -1,0 +1,255 @@
+"""The task file as frozen models. What they allow is what a task may say; defaults are those of the docs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+NAME_IN_WORDS = (
+    "a name of at most 64 letters, digits, spaces, `_`, `.` or `-` that begins with a letter or digit"
+)
+Name = Annotated[
+    str, Field(min_length=1, max_length=64, pattern=r"^[^\W_][\w .-]*$", description=NAME_IN_WORDS)
+]
+"""A name that is also safe as a file name: letters of any script, digits, ``_ . -`` and inner spaces."""
+
+
+def named(value: Any) -> Any:
+    """Accept ``fedavg`` for ``{name: fedavg}``."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Plugin(BaseModel):
+    """A plugin's name and its own options, which are checked against the plugin when the run is built."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the task says to the plugin beside its name."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class ModelSpec(Plugin):
+    """Which model, the shape of one input without the batch (rarely needed: data tell), and its classes."""
+
+    input_size: tuple[int, ...] | None = None
+    num_classes: Annotated[int, Field(ge=2)] | None = None
+
+
+class Schedule(Section):
+    """The learning rate over rounds r = 1…R: lr·gamma^((r-1)//step), or half a cosine from lr to lr·floor."""
+
+    name: Literal["constant", "step", "cosine"] = "constant"
+    step: Annotated[int, Field(ge=1)] = 10
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    floor: Fraction = 0.0
+
+
+BASELINES = ("local", "pooled")
+"""The strategies to compare with: every site alone, and all rows in one place (in simulation only)."""
+
+
+class FederationSpec(Section):
+    """How sites train and how many must answer.
+
+    ``epochs: 50`` means 50 rounds of one local epoch; ``rounds`` with ``local_epochs`` or ``local_updates``
+    says it exactly. Without any of them there are 10 rounds of one epoch.
+    """
+
+    strategy: Annotated[Plugin, BeforeValidator(named)]
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    rounds: Annotated[int, Field(ge=1)] | None = None
+    local_epochs: Annotated[int, Field(ge=1)] | None = None
+    local_updates: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] | Literal["full"] = 32
+    lr: Positive = 0.01
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: NonNegative = 0.0
+    schedule: Annotated[Schedule, BeforeValidator(named)] = Schedule()
+    clip_norm: Positive | None = None
+    class_weights: Literal["none", "balanced"] | tuple[Positive, ...] = "none"
+    data_position: Literal["kept", "fresh"] = "kept"
+    optimizer_state: Literal["kept", "fresh"] | None = None
+    cohort: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] = 1.0
+    quorum: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] = 1.0
+    deadline: Positive | None = None
+
+    @property
+    def total_rounds(self) -> int:
+        """The number of federated rounds."""
+        return self.rounds or self.epochs or 10
+
+    @property
+    def counts_epochs(self) -> bool:
+        """Whether a round is one epoch at every site, so that people may call it that."""
+        return self.local_updates is None and self.local_epochs in (None, 1)
+
+    @property
+    def keeps_optimizer_state(self) -> bool:
+        """Whether a site's optimizer goes on from its last round: by default at the baselines alone.
+
+        A baseline is one continuous training; a federated round starts from weights that are not its own.
+        """
+        chosen = self.optimizer_state or ("kept" if self.strategy.name in BASELINES else "fresh")
+        return chosen == "kept"
+
+
+class Column(Section):
+    """One column: its type, a category's declared levels, and bounds beyond which a number is an error."""
+
+    type: Literal["continuous", "binary", "categorical", "ignore"]
+    levels: tuple[str | int | float | bool, ...] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+class Label(Section):
+    """The column to predict. ``positive`` lists the values of class 1; ``classes`` all values, in order.
+
+    ``negative`` may list the values that make class 0; a value outside the declared set is an error.
+    """
+
+    column: str
+    positive: tuple[str | int | float | bool, ...] | None = None
+    negative: tuple[str | int | float | bool, ...] | None = None
+    classes: tuple[str | int | float | bool, ...] | None = None
+
+
+class Missing(Section):
+    """The markers that mean missing (an empty field always does), and what is done with such rows."""
+
+    markers: tuple[str, ...] = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
+    strategy: Literal["drop", "impute"] = "drop"
+
+
+class Splits(Section):
+    """The parts of each site's patients. A patient is in one part only, whatever order the rows come in.
+
+    stratify: ``False``, each patient falls by a hash of the id alone, so that appending a patient moves no
+    other and the classes' shares agree in expectation; ``True``, the proportions are exact within each class,
+    and an added patient may move one neighbour at a boundary.
+    """
+
+    train: Annotated[float, Field(gt=0, le=1)] = 0.7
+    validation: Fraction = 0.1
+    test: Fraction = 0.2
+    stratify: bool = False
+    seed: int | None = None
+    column: str | None = None
+    """A column that already says ``train``, ``validation`` or ``test`` for each row."""
+
+
+class DataSpec(Section):
+    """What a site's table holds and how it becomes numbers."""
+
+    connector: Annotated[Plugin, BeforeValidator(named)] = Plugin(name="csv")
+    label: Annotated[Label, BeforeValidator(lambda v: {"column": v} if isinstance(v, str) else v)] | None = (
+        None
+    )
+    id: str | None = None
+    columns: dict[
+        str, Annotated[Column, BeforeValidator(lambda v: {"type": v} if isinstance(v, str) else v)]
+    ] = {}
+    missing: Missing = Missing()
+    standardize: Literal["site", "federated", "none"] = "federated"
+    split: Splits = Splits()
+
+
+class SiteEntry(Section):
+    """One simulated site: its data (a path below the data folder) and, if it has one, its policy file."""
+
+    data: str
+    policy: str | None = None
+
+
+class Evaluation(Section):
+    """What is measured, how often, and to which resolution the federated AUC is formed."""
+
+    every: Annotated[int, Field(ge=1)] = 1
+    split: Literal["train", "validation", "test"] | None = None
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    bins: Annotated[int, Field(ge=10, le=100_000)] = 1000
+
+
+class Stop(Section):
+    """When to stop before the last round: a metric that reaches its target or no longer improves, or weights
+    whose relative change falls below ``tolerance``. The metric is read on ``evaluation.split``, which is the
+    validation part where it is not given."""
+
+    metric: str | None = None
+    target: float | None = None
+    patience: Annotated[int, Field(ge=1)] | None = None
+    min_delta: NonNegative = 0.0
+    tolerance: NonNegative = 0.0
+
+
+class Privacy(Section):
+    """How totals are formed. ``clear``: the coordinator's process folds the sites' contributions."""
+
+    aggregation: Literal["clear"] = "clear"
+
+
+class EngineSpec(Section):
+    """Which engine carries the requests."""
+
+    name: Literal["inprocess"] = "inprocess"
+    workers: Literal[1, "auto"] = 1
+    batched: Literal["off"] = "off"
+
+
+class Comparison(Section):
+    """What ``medfed compare`` runs, and what differs for one strategy: ``{pooled: {optimizer: adam}}``."""
+
+    strategies: tuple[Annotated[Plugin, BeforeValidator(named)], ...] = (
+        Plugin(name="local"),
+        Plugin(name="pooled"),
+        Plugin(name="fedavg"),
+    )
+    overrides: dict[str, dict[str, Any]] = {}
+
+
+class TaskSpec(Section):
+    """A whole task."""
+
+    name: Name = "task"
+    task_type: Literal["classification", "regression"]
+    model: Annotated[ModelSpec, BeforeValidator(named)]
+    federation: FederationSpec
+    data: DataSpec = DataSpec()
+    sites: dict[
+        Name, Annotated[SiteEntry, BeforeValidator(lambda v: {"data": v} if isinstance(v, str) else v)]
+    ] = {}
+    evaluation: Evaluation = Evaluation()
+    stop: Stop = Stop()
+    privacy: Privacy = Privacy()
+    engine: EngineSpec = EngineSpec()
+    compare: Comparison = Comparison()
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @property
+    def measured_splits(self) -> tuple[str, ...]:
+        """The splits that have rows by the task's word, in order; where a column says, train and test at least."""
+        splits = self.data.split
+        if splits.column is not None:
+            return ("train", "validation", "test") if self.evaluation.split == "validation" else ("train", "test")
+        shares = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+        return tuple(name for name, fraction in shares.items() if fraction > 0)
+
+    @property
+    def monitored_split(self) -> str:
+        """The split measured every round: the task's choice, else validation where there is one, else test."""
+        splits = self.measured_splits
+        return self.evaluation.split or ("validation" if "validation" in splits else splits[-1])
