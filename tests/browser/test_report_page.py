@@ -121,7 +121,8 @@ def test_figures_follow_the_colour_scheme(browser: Any, pages: dict[str, Path]) 
     for scheme in ("light", "dark"):
         visit(browser, pages["comparison"], 1280, scheme)
         seen[scheme] = browser.execute_script("""
-            const fill = e => getComputedStyle(e).fill, page = getComputedStyle(document.body).backgroundColor;
+            const fill = e => getComputedStyle(e).fill;
+            const page = getComputedStyle(document.body).backgroundColor;
             return [page, ...new Set([...document.querySelectorAll('figure svg text')].map(fill))]""")
     assert seen["light"][0] == "rgb(255, 255, 255)"
     assert len(seen["light"]) == len(seen["dark"]) > 1

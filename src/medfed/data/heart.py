@@ -69,6 +69,7 @@ data:
   id: id
   label: {column: num, positive: [1, 2, 3, 4], negative: [0]}
   missing: {markers: ["?"], strategy: drop}
+  split: {train: 0.66, validation: 0, test: 0.34, stratify: true}
   columns:
     age: continuous
     sex: {type: binary, levels: [0, 1]}

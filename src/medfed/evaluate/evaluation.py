@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfed.core.disclosure import WITHHELD
+from medfed.core.errors import Refused
 from medfed.core.examples import Split
 from medfed.core.messages import Message, Vector
 from medfed.core.protocols import Federation, SiteContext
@@ -69,8 +70,7 @@ def own_metrics(site: SiteContext, message: Candidate) -> Measures:
     """The site's own metrics; withheld where the split has fewer rows than the policy's minimum count."""
     predictions = site.predict(message.weights, message.split)
     if 0 < len(predictions) < site.resource(Policy).minimum_count:
-        names = classification.METRICS if message.classes else regression.METRICS
-        return Measures(tuple(Measure(name, None, 0, reason=WITHHELD) for name in names))
+        return _withheld(message.classes)
     if not message.classes:
         return regression.measure(predictions)
     return classification.measure(predictions, message.classes, site.resource(TaskSpec).evaluation.threshold)
@@ -93,20 +93,36 @@ STEPS: tuple[Step[Any, Any], ...] = (class_sums, value_sums, own_metrics, own_cu
 def evaluate(fed: Federation, candidates: Mapping[str, Candidate]) -> dict[str, Measures]:
     """The metrics by site, and under ``federated`` those of all; ``candidates`` names a model for each site.
 
-    A site whose policy refuses its own metrics is listed with ``withheld`` in place of values.
+    A site whose policy refuses its own metrics is listed with ``withheld`` in place of values, and so is the
+    federation where policies leave fewer sites than the quorum.
     """
     sites = tuple(candidates)
     classes = {candidate.classes for candidate in candidates.values()}.pop()
     measured = fed.ask(own_metrics, candidates, sites=sites)
-    if classes:
-        total = classification.summarize(fed.sum(class_sums, candidates, sites=sites))
-    else:
-        first = fed.sum(value_sums, candidates, sites=sites)
-        center = first.first / max(first.rows, 1)
-        centred = {site: replace(candidate, center=center) for site, candidate in candidates.items()}
-        total = regression.summarize(fed.sum(value_sums, centred, sites=sites))
-    withheld = Measures(tuple(Measure(m.metric, None, 0, reason=WITHHELD) for m in total.measures))
+    withheld = _withheld(classes)
+    try:
+        total = _class_total(fed, candidates) if classes else _value_total(fed, candidates)
+    except Refused:
+        total = withheld
     return {**{site: measured.get(site, withheld) for site in sites}, FEDERATED: total}
+
+
+def _class_total(fed: Federation, candidates: Mapping[str, Candidate]) -> Measures:
+    return classification.summarize(fed.sum(class_sums, candidates, sites=tuple(candidates)))
+
+
+def _value_total(fed: Federation, candidates: Mapping[str, Candidate]) -> Measures:
+    """Two sums: the first gives the outcome's mean, about which the second forms its moments."""
+    sites = tuple(candidates)
+    first = fed.sum(value_sums, candidates, sites=sites)
+    center = first.first / max(first.rows, 1)
+    centred = {site: replace(candidate, center=center) for site, candidate in candidates.items()}
+    return regression.summarize(fed.sum(value_sums, centred, sites=sites))
+
+
+def _withheld(classes: int) -> Measures:
+    names = classification.METRICS if classes else regression.METRICS
+    return Measures(tuple(Measure(name, None, 0, reason=WITHHELD) for name in names))
 
 
 def curves(fed: Federation, candidates: Mapping[str, Candidate], classes: int) -> dict[str, Curve]:

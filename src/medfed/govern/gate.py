@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from medfed.core.codec import encode
+from medfed.core.disclosure import releasable
 from medfed.core.errors import RefusalReason, Refused
 from medfed.core.messages import Message, out_of_bounds
 from medfed.core.steps import Release, Step
@@ -54,7 +55,7 @@ def admit(policy: Policy, request: Request, step: Step[Any, Any], facts: Facts) 
     """Let a request run, or raise Refused with the first key of the policy that says no."""
     _check_task(policy, request, facts)
     _check_step(policy, step, facts)
-    if facts.patients < policy.minimum_patients:
+    if not releasable(facts.patients, policy.minimum_patients):
         raise Refused(
             f"the step {step.name!r} reads fewer patients than minimum_patients ({policy.minimum_patients})",
             reason=RefusalReason.MINIMUM_PATIENTS,

@@ -186,8 +186,14 @@ def test_the_permissive_policy_admits_what_the_algorithm_declares() -> None:
     with pytest.raises(Refused) as caught:
         admit(Policy.permissive(), REQUEST, own_reply, FACTS)
     assert caught.value.reason is RefusalReason.STEPS
+
+
+def test_a_split_without_patients_may_be_read_and_one_with_too_few_may_not() -> None:
+    policy = Policy.permissive().model_copy(update={"minimum_patients": 5})
+    for patients in (0, 5):
+        admit(policy, REQUEST, form_total, replace(FACTS, patients=patients))
     with pytest.raises(Refused) as caught:
-        admit(Policy.permissive(), REQUEST, form_total, replace(facts, patients=0))
+        admit(policy, REQUEST, form_total, replace(FACTS, patients=4))
     assert caught.value.reason is RefusalReason.MINIMUM_PATIENTS
 
 

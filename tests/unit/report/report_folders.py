@@ -197,11 +197,16 @@ def write_ledgers(folder: Path, kind: Kind) -> None:
     for i, site in enumerate(kind.sites):
         entries: list[dict[str, Any]] = [{"kind": "opened", "time": "2026-01-01T12:00:00Z"}]
         for name, release, shapes, times, weight in steps:
-            entries += [
-                {"kind": "release", "run": "heart", "round": r + 1, "call": 0, "step": name, "release": release,
-                 "digest": "ab" * 32, "shapes": shapes, "bytes": weight, "protection": "none (simulation in one process)"}
-                for r in range(times)
-            ]  # fmt: skip
+            one = {
+                "kind": "release",
+                "run": "heart",
+                "call": 0,
+                "step": name,
+                "release": release,
+                "bytes": weight,
+            }
+            one |= {"digest": "ab" * 32, "shapes": shapes, "protection": "none (simulation in one process)"}
+            entries += [one | {"round": r + 1} for r in range(times)]
         if i == 1:
             entries.append(
                 {

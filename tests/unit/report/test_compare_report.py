@@ -16,6 +16,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compare_folder(tmp_path_factory.mktemp("made") / "cmp", ("local", "pooled", "fedavg"), rounds=3)
 
 
+@pytest.fixture(scope="module")
+def html(folder: Path) -> str:
+    return write_report(folder).read_text(encoding="utf-8")
+
+
 def final(folder: Path, strategy: str, site: str, metric: str) -> float:
     value = json.loads((folder / strategy / "results.json").read_text())["metrics"]["test"][site][metric][
         "value"
@@ -24,15 +29,15 @@ def final(folder: Path, strategy: str, site: str, metric: str) -> float:
     return value
 
 
-def test_every_run_gets_its_own_report(folder: Path) -> None:
-    outline = Outline(write_report(folder).read_text())
+def test_every_run_gets_its_own_report(folder: Path, html: str) -> None:
+    outline = Outline(html)
     reports = [link for a in outline.named("a") if (link := str(a["href"])).endswith("report.html")]
     assert reports == ["local/report.html", "pooled/report.html", "fedavg/report.html"]
     assert all((folder / report).is_file() for report in reports)
 
 
-def test_the_mean_is_over_the_hospitals_that_all_strategies_have(folder: Path) -> None:
-    text = Outline(write_report(folder).read_text()).text
+def test_the_mean_is_over_the_hospitals_that_all_strategies_have(folder: Path, html: str) -> None:
+    text = Outline(html).text
     sites = ("Cleveland", "Hungarian", "VA Long Beach")  # there is no AUC at the fourth
     means = {
         s: sum(final(folder, s, site, "auc") for site in sites) / 3 for s in ("local", "pooled", "fedavg")
@@ -43,8 +48,7 @@ def test_the_mean_is_over_the_hospitals_that_all_strategies_have(folder: Path) -
     assert f"FedAvg is better at all three hospitals (+{gain:.3f} on average)" in text
 
 
-def test_the_best_of_a_row_stands_out(folder: Path) -> None:
-    html = write_report(folder).read_text()
+def test_the_best_of_a_row_stands_out(folder: Path, html: str) -> None:
     losses = {
         strategy: final(folder, strategy, "Cleveland", "loss") for strategy in ("local", "pooled", "fedavg")
     }
@@ -53,8 +57,8 @@ def test_the_best_of_a_row_stands_out(folder: Path) -> None:
     assert f'<span class="best">{min(losses.values()):.3f}</span>' in row[: row.index("</tr>")]
 
 
-def test_the_same_folder_gives_the_same_bytes(folder: Path) -> None:
-    assert write_report(folder).read_bytes() == write_report(folder).read_bytes()
+def test_the_same_folder_gives_the_same_bytes(folder: Path, html: str) -> None:
+    assert write_report(folder).read_bytes() == html.encode()
 
 
 def test_a_strategy_that_has_not_run_is_said_to_be_missing(tmp_path: Path) -> None:
