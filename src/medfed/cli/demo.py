@@ -8,7 +8,8 @@ from medfed.cli.options import Json, Output, Quiet, print_json
 def demo(output: Output = None, quiet: Quiet = False, as_json: Json = False) -> None:
     """See it work: four unlike hospitals, five strategies, one report, under a minute.
 
-    The Wisconsin breast-cancer data (scikit-learn's copy) are divided over four hospitals unlike in size and case mix.
+    The Wisconsin breast-cancer data (scikit-learn's copy) are divided over four hospitals unlike in size and case mix;
+    a quarter of each one's patients train, so that each alone has little to learn from.
 
     \b
     Example:
@@ -23,12 +24,12 @@ def demo(output: Output = None, quiet: Quiet = False, as_json: Json = False) -> 
         {
             "name": "breast cancer",
             "task_type": "classification",
-            "model": "logistic",
-            "federation": {"strategy": "fedavg", "epochs": 20, "batch_size": 16, "lr": 0.02},
+            "model": {"name": "mlp", "hidden": [16]},
+            "federation": {"strategy": "fedavg", "epochs": 20, "batch_size": 16, "lr": 0.05},
             "data": {
                 "label": {"column": "diagnosis", "classes": ["benign", "malignant"]},
                 "id": "id",
-                "split": {"train": 0.6, "validation": 0.15, "test": 0.25, "stratify": True},
+                "split": {"train": 0.25, "validation": 0.15, "test": 0.6, "stratify": True},
             },
             "compare": {
                 "strategies": ["local", "pooled", "fedavg", {"name": "fedprox", "mu": 0.1}, "scaffold"]

@@ -115,6 +115,12 @@ def _ending(run: RunFolder) -> str:
     return ""
 
 
+def _loss(run: RunFolder, split: str, site: str, metric: str) -> str:
+    """How the loss moved, where that is not the metric told already."""
+    series = run.history(split, site, "loss")
+    return f"; its loss {_moved(series)}" if metric != "loss" and series.ends else ""
+
+
 def per_site(run: RunFolder) -> tuple[str, ...]:
     """How the main metric moved at each hospital; for many hospitals, the range of where they ended."""
     followed = monitored(run)
@@ -126,7 +132,7 @@ def per_site(run: RunFolder) -> tuple[str, ...]:
     name = metric_name(metric).inline
     lines = []
     if len(known) <= _FEW:
-        lines += [f"{site}: {split} {name} {_moved(one)}." for site, one in known.items()]
+        lines += [f"{site}: {split} {name} {_moved(one)}{_loss(run, split, site, metric)}." for site, one in known.items()]
     else:
         ends = [one.ends[1][1] for one in known.values() if one.ends]
         low, high = number(min(ends)), number(max(ends))
