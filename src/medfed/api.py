@@ -22,13 +22,14 @@ import tempfile
 import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from medfed.core.errors import RunFolderError, UserError
+from medfed.core.errors import MissingExtra, RunFolderError, UserError
 from medfed.engine.assembly import assemble, check_parts
 from medfed.engine.comparison import Comparison, strategy_tasks
 from medfed.engine.folder import Origin, RunFolder
@@ -75,15 +76,27 @@ def read_task(task: Task, overrides: Sequence[str] = ()) -> TaskFile:
             return load_task(task, overrides)
 
 
-def check(task: Task, *, data: FilePath | None = None, overrides: Sequence[str] = ()) -> TaskFile:
-    """Everything that can be known without running: the task's form, and that its parts are installed and fit.
+@dataclass(frozen=True)
+class Checked:
+    """A valid task, and what is still to be installed before it can run here."""
 
-    Raises TaskError or MissingExtra.
+    task: TaskFile
+    missing: tuple[MissingExtra, ...]
+
+
+def check(task: Task, *, overrides: Sequence[str] = ()) -> Checked:
+    """Everything that can be known without running: the task's form, and that its parts exist and fit together.
+
+    Raises TaskError. A part whose extra is not installed here makes no task wrong: it is told beside it.
     """
     checked = read_task(task, overrides)
+    missing: dict[str, MissingExtra] = {}
     for each in (checked, *strategy_tasks(checked).values()):
-        check_parts(each, tuple(each.spec.sites))
-    return checked
+        try:
+            check_parts(each, tuple(each.spec.sites))
+        except MissingExtra as extra:
+            missing[str(extra)] = extra
+    return Checked(checked, tuple(missing.values()))
 
 
 def build(
@@ -98,7 +111,7 @@ def build(
     sites: rows by site, in place of those that the task names. data: the folder that the task's paths are below.
     """
     checked = read_task(task, overrides)
-    hospitals = load_hospitals(checked, _data_folder(checked, data), sites)
+    hospitals = _hospitals(checked, _data_folder(checked, data), sites)
     folder = Path(tempfile.mkdtemp(prefix="medfed-"))
     assembly = assemble(checked, hospitals, folder, uuid.uuid4().hex, simulation_key())
     weakref.finalize(assembly.process, _discard, assembly.simulation, folder)
@@ -120,7 +133,7 @@ def run(
     """
     checked = read_task(task, overrides)
     root = _data_folder(checked, data)
-    hospitals = load_hospitals(checked, root, sites)
+    hospitals = _hospitals(checked, root, sites)
     folder = _new_folder(
         checked, root if sites is None else None, Path(output) if output is not None else new_output(checked)
     )
@@ -161,9 +174,9 @@ def compare(
     """
     checked = read_task(task, overrides)
     tasks, root = strategy_tasks(checked), _data_folder(checked, data)
-    hospitals = load_hospitals(checked, root, sites)
     for each in tasks.values():
-        check_parts(each, tuple(hospitals))
+        check_parts(each, tuple(each.spec.sites))
+    hospitals = load_hospitals(checked, root, sites)
     folder = Path(output) if output is not None else new_output(checked)
     outcomes: dict[str, Outcome] = {}
     comparison = Comparison(folder, checked.spec.name, checked.spec.task_type, outcomes)
@@ -219,6 +232,12 @@ def _run(
         outcome = run_rounds(assembly.process, assembly.simulation, folder, observer)
     _report(folder.path)
     return outcome
+
+
+def _hospitals(task: TaskFile, data: Path, sites: Mapping[str, SiteInput] | None) -> dict[str, SimulatedSite]:
+    """The sites' rows, read only after all that can be known without them was checked."""
+    check_parts(task, tuple(task.spec.sites if sites is None else sites))
+    return load_hospitals(task, data, sites)
 
 
 def _report(folder: Path) -> Path:

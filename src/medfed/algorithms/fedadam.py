@@ -8,6 +8,7 @@ experiments.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -47,8 +48,9 @@ class FedAdam:
     tau: float = 1e-3
 
     def __post_init__(self) -> None:
-        if not (self.lr > 0 and self.tau > 0 and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
-            raise ValueError("lr and tau are above 0; beta1 and beta2 from 0 to below 1")
+        positive = 0 < self.lr < math.inf and 0 < self.tau < math.inf
+        if not (positive and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise ValueError("lr and tau are above 0 and finite; beta1 and beta2 from 0 to below 1")
 
     def initialize(self, fed: Federation) -> FedAdamState:
         """x_0, m_{−1} = 0, v_{−1} = τ²."""

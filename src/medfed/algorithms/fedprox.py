@@ -6,6 +6,7 @@ w_t; aggregation is that of FedAvg, which μ = 0 gives back.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -62,8 +63,8 @@ class FedProx:
     mu: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.mu < 0:
-            raise ValueError("mu takes a number of 0 or more")
+        if not 0 <= self.mu < math.inf:
+            raise ValueError("mu takes a finite number of 0 or more")
 
     def initialize(self, fed: Federation) -> FedAvgState:
         """The initial weights."""

@@ -7,6 +7,7 @@ x ← x + η_g · mean_S(y_i − x) and c ← c + (|S|/N) · mean_S(c_i⁺ − c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -99,8 +100,8 @@ class Scaffold:
     weighting: Literal["uniform", "rows"] = "uniform"
 
     def __post_init__(self) -> None:
-        if not self.lr > 0 or self.weighting not in ("uniform", "rows"):
-            raise ValueError("lr is above 0; weighting is uniform or rows")
+        if not 0 < self.lr < math.inf or self.weighting not in ("uniform", "rows"):
+            raise ValueError("lr is above 0 and finite; weighting is uniform or rows")
 
     def initialize(self, fed: Federation) -> ScaffoldState:
         """x_0 and c = 0."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 from medfed.cli.options import Json, Settings, TaskPath, print_json
 
 
 def check(task: TaskPath, settings: Settings = None, as_json: Json = False) -> None:
-    """Check a task without running it: its form, and that all it names is installed and fits together.
+    """Check a task without running it: its form, and that all it names exists and fits together.
+
+    Prints the task with every default filled in. A part whose extra is not installed here is told, and no error.
 
     \b
     Examples:
@@ -16,9 +20,13 @@ def check(task: TaskPath, settings: Settings = None, as_json: Json = False) -> N
     from medfed import api
     from medfed.spec.canonical import dump_task, task_digest
 
-    spec = api.check(task, overrides=settings or []).spec
+    checked = api.check(task, overrides=settings or [])
+    spec = checked.task.spec
     if as_json:
-        print_json({"valid": True, "name": spec.name, "digest": task_digest(spec)})
+        missing = [str(extra) for extra in checked.missing]
+        print_json({"valid": True, "name": spec.name, "digest": task_digest(spec), "missing": missing})
         return
     print(dump_task(spec), end="")
     print(f"# {task}: valid; digest {task_digest(spec)}")
+    for extra in checked.missing:
+        print(f"note: to run it here, {extra}", file=sys.stderr)

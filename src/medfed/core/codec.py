@@ -27,18 +27,23 @@ _MAGIC = b"MEDFED1\0"
 _ALIGNMENT = 64
 _MAX_HEADER = 64 * 2**20
 _MAX_DEPTH = 32
+_MAX_DIMENSIONS = 8
 _DTYPES = {name: np.dtype(name) for name in ("<f4", "<f8", "<i8", "<i4", "<u8", "<u4", "|u1", "|i1", "|b1")}
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def encode(message: Message) -> bytes:
-    """The bytes of a message. Raises CodecError for a field of an unsupported type."""
+    """The bytes of a message. Raises CodecError for a field of an unsupported type, or text that is not Unicode."""
     buffers: list[np.ndarray[Any, Any]] = []
-    header = json.dumps(
-        {"message": _pack(message, buffers), "buffers": [[b.dtype.str, list(b.shape)] for b in buffers]},
-        separators=(",", ":"),
-        ensure_ascii=False,
-    ).encode()
+    packed = _pack(message, buffers)
+    try:
+        header = json.dumps(
+            {"message": packed, "buffers": [[b.dtype.str, list(b.shape)] for b in buffers]},
+            separators=(",", ":"),
+            ensure_ascii=False,
+        ).encode()
+    except ValueError as error:
+        raise CodecError(f"the message cannot be written ({type(error).__name__})") from None
     parts: list[bytes | memoryview] = [_MAGIC, struct.pack("<Q", len(header)), header]
     position = len(_MAGIC) + 8 + len(header)
     for buffer in buffers:
@@ -61,7 +66,7 @@ def decode(data: bytes, kind: type[M]) -> M:
         packed, described = header["message"], header["buffers"]
         buffers = _views(data, start + length, described)
         return _unpack(packed, kind, buffers, 0)  # type: ignore[no-any-return]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CodecError(f"the message's header is malformed ({type(error).__name__})") from None
 
 
@@ -71,7 +76,7 @@ def _views(data: bytes, position: int, described: list[list[Any]]) -> list[np.nd
         dtype = _DTYPES.get(name)
         if dtype is None:
             raise CodecError(f"arrays of type {name!r} are not accepted")
-        if not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 8:
+        if not all(type(n) is int and n >= 0 for n in shape) or len(shape) > _MAX_DIMENSIONS:
             raise CodecError("an array's shape is malformed")
         position += -position % _ALIGNMENT
         count = math.prod(shape)
@@ -94,8 +99,8 @@ def _pack(value: Any, buffers: list[np.ndarray[Any, Any]]) -> Any:
             }
         case np.ndarray():
             array = np.ascontiguousarray(value, value.dtype.newbyteorder("<")).reshape(value.shape)
-            if array.dtype.str not in _DTYPES:
-                raise CodecError(f"arrays of type {value.dtype} are not sent")
+            if array.dtype.str not in _DTYPES or array.ndim > _MAX_DIMENSIONS:
+                raise CodecError(f"arrays of type {value.dtype} with {array.ndim} dimensions are not sent")
             buffers.append(array)
             return {"array": len(buffers) - 1}
         case bytes():
@@ -103,7 +108,7 @@ def _pack(value: Any, buffers: list[np.ndarray[Any, Any]]) -> Any:
             return {"bytes": len(buffers) - 1}
         case enum.StrEnum():
             return value.value
-        case np.generic():
+        case np.generic() if not isinstance(value.item(), np.generic):
             return _pack(value.item(), buffers)
         case None | bool() | int() | str():
             return value
@@ -142,7 +147,7 @@ def _unpack(value: Any, hint: Any, buffers: list[np.ndarray[Any, Any]], depth: i
     if issubclass(hint, Message):
         return _unpack_message(value, hint, buffers, depth)
     if hint is bytes:
-        return buffers[value["bytes"]].tobytes()
+        return _buffer(value["bytes"], buffers).tobytes()
     if issubclass(hint, enum.StrEnum):
         return hint(value)
     if hint is float:
@@ -151,6 +156,8 @@ def _unpack(value: Any, hint: Any, buffers: list[np.ndarray[Any, Any]], depth: i
         value = float(value) if type(value) is int else value
     if type(value) is not hint:
         raise CodecError(f"a value of type {hint.__name__} was expected")
+    if hint is str:
+        value.encode()  # raises ValueError for a lone surrogate, which no message could carry on
     return value
 
 
@@ -162,8 +169,14 @@ def _unpack_optional(value: Any, hint: Any, buffers: list[np.ndarray[Any, Any]],
     return _unpack(value, member, buffers, depth)
 
 
+def _buffer(index: Any, buffers: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    if type(index) is not int or not 0 <= index < len(buffers):
+        raise CodecError("an array that did not come is referred to")
+    return buffers[index]
+
+
 def _unpack_array(value: Any, hint: Any, buffers: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    array: np.ndarray[Any, Any] = buffers[value["array"]]
+    array = _buffer(value["array"], buffers)
     arguments = typing.get_args(hint)
     if arguments:
         (wanted,) = typing.get_args(arguments[1])

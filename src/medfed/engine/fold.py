@@ -24,6 +24,7 @@ class OrderedFold(Generic[R]):
         self._kind = kind
         self._waiting: dict[str, Path | None] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._spooled = 0
         self.total: R | None = None
 
     def __enter__(self) -> OrderedFold[R]:
@@ -64,6 +65,7 @@ class OrderedFold(Generic[R]):
     def _spool(self, contribution: R) -> Path:
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="medfed-")
-        path = Path(self._folder.name) / str(len(self._waiting))
+        self._spooled += 1
+        path = Path(self._folder.name) / str(self._spooled)
         path.write_bytes(encode(contribution))
         return path

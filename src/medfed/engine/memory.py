@@ -131,7 +131,7 @@ class SiteMemory:
         while number in self._versions:
             ancestors.add(number)
             number = self._versions[number].base
-        number = self._newest = self._newest + 1
+        number = self._newest + 1
         reply = Reply(request.run, request.site, request.round, request.call, number, reply_body)
         version = Version(
             number,
@@ -146,6 +146,7 @@ class SiteMemory:
             write_atomically(self._folder / f"version-{number}", encode(version), durable=self._durable)
         self._forget([n for n in self._versions if n not in ancestors])
         self._versions[number] = version
+        self._newest = number
         return reply
 
     def _forget(self, numbers: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -73,8 +74,8 @@ class SiteNode:
             digest = describe_payload(stored.body).digest
             self.ledger.append(RepeatEntry(request.run, request.round, request.call, step.name, digest))
             return stored
-        kept = self.memory.at(request.base)
         self.memory.settle(request.settled)
+        kept = self.memory.at(request.base)
         session = SiteSession(self, request, kept, policy)
         body = step.run(session, request.message)
         check_release(policy, step, body, facts)
@@ -127,6 +128,8 @@ class SiteNode:
         return Reply(request.run, self.site, request.round, request.call, request.base, failure)
 
     def _log_trace(self) -> None:
-        if self.log is not None:
-            with self.log.open("a", encoding="utf-8") as file:
-                file.write(f"{datetime.now(UTC).isoformat()}\n{traceback.format_exc()}\n")
+        """Write the trace to the site's log; a log that cannot be written keeps no reply from leaving."""
+        if self.log is None:
+            return
+        with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{datetime.now(UTC).isoformat()}\n{traceback.format_exc()}\n")

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medfed.core.disclosure import WITHHELD
+from medfed.core.disclosure import WITHHELD, releasable
 from medfed.core.errors import Refused
 from medfed.core.examples import Split
 from medfed.core.messages import Message, Vector
 from medfed.core.protocols import Federation, SiteContext
 from medfed.core.steps import Release, Step, step
+from medfed.data.findings import Tally
+from medfed.data.table import SiteTable
 from medfed.metrics import classification, regression
 from medfed.metrics.auc import roc_from_histogram
 from medfed.metrics.classification import ClassificationSums
@@ -67,24 +69,33 @@ def value_sums(site: SiteContext, message: Candidate) -> RegressionSums:
 
 @step(releases=Release.SITE)
 def own_metrics(site: SiteContext, message: Candidate) -> Measures:
-    """The site's own metrics; withheld where the split has fewer rows than the policy's minimum count."""
-    predictions = site.predict(message.weights, message.split)
-    if 0 < len(predictions) < site.resource(Policy).minimum_count:
+    """The site's own metrics.
+
+    All are withheld where the split has fewer patients than the policy's minimum count. Where a class has, those
+    that look at one class are: from recall, specificity and accuracy a reader could compute its size.
+    """
+    table, minimum = site.resource(SiteTable).select(message.split), site.resource(Policy).minimum_count
+    if not releasable(table.patients(), minimum):
         return _withheld(message.classes)
+    predictions = site.predict(message.weights, message.split)
     if not message.classes:
         return regression.measure(predictions)
-    return classification.measure(predictions, message.classes, site.resource(TaskSpec).evaluation.threshold)
+    measured = classification.measure(predictions, message.classes, site.resource(TaskSpec).evaluation.threshold)
+    if all(releasable(patients, minimum) for patients in _patients_by_class(table)):
+        return measured
+    return Measures(tuple(_hidden(m) if m.metric in classification.BY_CLASS else m for m in measured.measures))
 
 
 @step(releases=Release.SITE)
 def own_curve(site: SiteContext, message: Candidate) -> Curve:
-    """The site's ROC curve over score bins; empty where either class has fewer rows than the minimum count."""
+    """The site's ROC curve over score bins; empty where a class has fewer patients than the minimum count, or none."""
+    table, minimum = site.resource(SiteTable).select(message.split), site.resource(Policy).minimum_count
+    patients = _patients_by_class(table)
+    if len(patients) < 2 or min(patients) < minimum:
+        return Curve(np.empty(0), np.empty(0))
     predictions = site.predict(message.weights, message.split)
     sums = classification.classification_sums(predictions, message.classes, 0.5, bins=50)
-    negatives, positives = sums.histogram[0]
-    if min(negatives.sum(), positives.sum()) < max(site.resource(Policy).minimum_count, 1):
-        return Curve(np.empty(0), np.empty(0))
-    return Curve(*roc_from_histogram(negatives, positives))
+    return Curve(*roc_from_histogram(*sums.histogram[0]))
 
 
 STEPS: tuple[Step[Any, Any], ...] = (class_sums, value_sums, own_metrics, own_curve)
@@ -123,6 +134,15 @@ def _value_total(fed: Federation, candidates: Mapping[str, Candidate]) -> Measur
 def _withheld(classes: int) -> Measures:
     names = classification.METRICS if classes else regression.METRICS
     return Measures(tuple(Measure(name, None, 0, reason=WITHHELD) for name in names))
+
+
+def _hidden(measure: Measure) -> Measure:
+    return Measure(measure.metric, None, measure.n, reason=WITHHELD)
+
+
+def _patients_by_class(table: SiteTable) -> list[int]:
+    """The number of patients of each class that occurs."""
+    return [Tally.of(table.ids, table.targets == name).patients for name in set(table.targets.tolist())]
 
 
 def curves(fed: Federation, candidates: Mapping[str, Candidate], classes: int) -> dict[str, Curve]:

@@ -18,6 +18,9 @@ from medfed.metrics.measure import Measure, Measures, ratio
 
 METRICS = ("loss", "accuracy", "auc", "recall", "specificity", "brier")
 
+BY_CLASS = ("auc", "recall", "specificity")
+"""The metrics that look at the rows of one class, and so tell of its size."""
+
 _ROWS = 2.0**40
 _PROBABILITY_FLOOR = 1e-15
 

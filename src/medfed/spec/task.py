@@ -181,7 +181,7 @@ class Evaluation(Section):
     every: Annotated[int, Field(ge=1)] = 1
     split: Literal["train", "validation", "test"] | None = None
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    bins: Annotated[int, Field(ge=10, le=100_000)] = 1000
+    bins: Annotated[int, Field(ge=10, le=100_000)] = 200
 
 
 class Stop(Section):

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engine_parts import Part, part
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medfed.core.errors import CodecError
+from medfed.engine.fold import OrderedFold
+
+SITES = [f"site {letter}" for letter in "abcdefgh"]
+CONTRIBUTIONS = {
+    site: part(1e8 / 3**k, (-1) ** k * 1.1, 1e-6 * k, rows=k + 1) for k, site in enumerate(SITES)
+}
+"""Of such unlike size that a sum in another order has other bits."""
+
+
+def summed_in_order(sites: list[str]) -> tuple[bytes, bytes, int]:
+    values, squares, rows = np.zeros(3, np.float32), np.zeros(3, np.float64), 0
+    for site in sorted(sites):
+        values = values + CONTRIBUTIONS[site].values
+        squares = squares + CONTRIBUTIONS[site].squares
+        rows += CONTRIBUTIONS[site].rows
+    return values.tobytes(), squares.tobytes(), rows
+
+
+def test_the_order_of_a_float32_sum_matters_for_these_contributions() -> None:
+    forwards, backwards = np.zeros(3, np.float32), np.zeros(3, np.float32)
+    for site in SITES:
+        forwards = forwards + CONTRIBUTIONS[site].values
+    for site in reversed(SITES):
+        backwards = backwards + CONTRIBUTIONS[site].values
+    assert forwards.tobytes() != backwards.tobytes()
+
+
+@given(order=st.permutations(SITES), missing=st.sets(st.sampled_from(SITES)), told=st.data())
+def test_any_order_of_arrival_gives_the_bits_of_the_sum_in_order(
+    order: list[str], missing: set[str], told: st.DataObject
+) -> None:
+    present = [site for site in SITES if site not in missing]
+    with OrderedFold(SITES, Part) as fold:
+        for site in order:
+            if site not in missing:
+                fold.contribute(site, CONTRIBUTIONS[site])
+            elif told.draw(st.booleans(), label=f"{site} is told to be absent"):
+                fold.absent(site)
+        total = fold.finish()
+    if not present:
+        assert total is None
+        return
+    assert total is not None
+    assert (total.values.tobytes(), total.squares.tobytes(), total.rows) == summed_in_order(present)
+
+
+def test_nothing_waits_on_disk_when_sites_come_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with OrderedFold(SITES, Part) as fold:
+        for site in SITES:
+            fold.contribute(site, CONTRIBUTIONS[site])
+            assert not list(tmp_path.rglob("*"))
+        assert fold.finish() is not None
+
+
+def test_early_contributions_wait_on_disk_and_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with OrderedFold(SITES, Part) as fold:
+        for site in SITES[:0:-1]:
+            fold.contribute(site, CONTRIBUTIONS[site])
+        assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == len(SITES) - 1
+        fold.contribute(SITES[0], CONTRIBUTIONS[SITES[0]])
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_spool_folder_goes_even_when_the_sum_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(KeyboardInterrupt), OrderedFold(SITES, Part) as fold:
+        fold.contribute(SITES[3], CONTRIBUTIONS[SITES[3]])
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+def test_contributions_of_different_shapes_do_not_add() -> None:
+    with pytest.raises(CodecError, match=r"Part\.values has another shape"), OrderedFold(["a", "b"], Part) as fold:
+        fold.contribute("a", part(1.0, 2.0))
+        fold.contribute("b", part(1.0))
+
+
+def test_a_single_contribution_is_the_total() -> None:
+    with OrderedFold(["a", "b"], Part) as fold:
+        fold.contribute("b", part(3.0, rows=7))
+        total = fold.finish()
+    assert total is not None
+    np.testing.assert_array_equal(total.values, np.array([3.0], np.float32))
+    assert total.rows == 7
