@@ -150,6 +150,7 @@ def resume(
     """
     opened = RunFolder.open(Path(folder))
     if opened.finished:
+        _report(opened.path)  # a kill may have come between the results and the report
         raise RunFolderError(
             "this run is finished", where=str(folder), remedy=f"read {Path(folder) / 'report.html'}"
         )

@@ -55,6 +55,11 @@ def run_through(wrapper: Any, name: str, sites: Any = None) -> tuple[Any, RunSta
     return engine, run_to_end(process)
 
 
+def ledger_of(site: str, folder: Path) -> list[dict[str, Any]]:
+    """The entries that a site wrote."""
+    return [json.loads(line) for line in (folder / "ledger" / f"{site}.jsonl").read_text().splitlines()]
+
+
 def declared(name: str, law: Law) -> type[Algorithm[Any]]:
     kind = algorithm_kind(name)
     if law not in kind.LAWS:
@@ -71,6 +76,7 @@ def test_protocol_and_declarations(name: str) -> None:
     assert isinstance(kind.LAWS, frozenset) and all(isinstance(law, Law) for law in kind.LAWS)
     assert kind.STEPS and all(installed_step(step.name) is step for step in kind.STEPS)
     assert type(kind.ASKS) is bool
+    assert type(kind.PLAIN_SGD) is bool
     assert inspect.getdoc(kind)
 
 
@@ -177,8 +183,8 @@ def test_one_site_is_local_training(name: str) -> None:
 
 @pytest.mark.parametrize("interrupted_after", [0, 1, 2])
 def test_a_resumed_run_equals_an_uninterrupted_one(name: str, interrupted_after: int, tmp_path: Path) -> None:
-    """A round is lost with the process: its sites have trained and remember, but nothing was checkpointed."""
-    declared(name, Law.RESUME)
+    """A round is lost with the process: the sites have trained and remember it, and do not train it again."""
+    kind = declared(name, Law.RESUME)
     whole = run_to_end(medfed.build(task(name), hospitals()))
 
     run = RunFolder.create(tmp_path / "run", "", Origin("the-run", "", ""))
@@ -195,6 +201,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, interrupted_after:
 
     for mine, theirs in zip(resumed.lanes, whole.lanes, strict=True):
         assert encode(mine) == encode(theirs)
+    repeated = {entry["step"] for entry in ledger_of("birch", run.path) if entry["kind"] == "repeat"}
+    assert repeated & {step.name for step in kind.STEPS}
 
 
 def test_no_step_runs_where_the_policy_does_not_list_it(
@@ -225,7 +233,7 @@ def is_refused_at_birch(name: str, step: Step[Any, Any], folder: Path, monkeypat
         with refusal if step.releases is Release.SUM else contextlib.nullcontext():
             run_to_end(assembly.process)
 
-    entries = [json.loads(line) for line in (folder / "ledger" / "birch.jsonl").read_text().splitlines()]
+    entries = ledger_of("birch", folder)
     of_step = [(entry["kind"], entry.get("code")) for entry in entries if entry.get("step") == step.name]
     versions = [decode(path.read_bytes(), Version) for path in (folder / "sites" / "birch").glob("version-*")]
     assert set(of_step) <= {("refusal", "policy.steps")}

@@ -63,6 +63,7 @@ class FedAvgM:
     LAWS: ClassVar = frozenset({Law.SITE_ORDER, Law.RESUME})
     STEPS: ClassVar = (train_from,)
     ASKS: ClassVar = False
+    PLAIN_SGD: ClassVar = False
 
     initial: Vector
     rounds: int

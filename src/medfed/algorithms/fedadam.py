@@ -38,6 +38,7 @@ class FedAdam:
     LAWS: ClassVar = frozenset({Law.SITE_ORDER, Law.RESUME})
     STEPS: ClassVar = (train_locally,)
     ASKS: ClassVar = False
+    PLAIN_SGD: ClassVar = False
 
     initial: Vector
     rounds: int

@@ -60,6 +60,7 @@ class FedAvg:
     LAWS: ClassVar = frozenset({Law.SITE_ORDER, Law.ONE_SITE_IS_LOCAL, Law.RESUME})
     STEPS: ClassVar = (train_locally,)
     ASKS: ClassVar = False
+    PLAIN_SGD: ClassVar = False
 
     initial: Vector
     rounds: int

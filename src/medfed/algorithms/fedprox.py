@@ -56,6 +56,7 @@ class FedProx:
     LAWS: ClassVar = frozenset({Law.SITE_ORDER, Law.RESUME})
     STEPS: ClassVar = (train_near,)
     ASKS: ClassVar = False
+    PLAIN_SGD: ClassVar = False
 
     initial: Vector
     rounds: int

@@ -92,6 +92,7 @@ class Scaffold:
     LAWS: ClassVar = frozenset({Law.SITE_ORDER, Law.RESUME})
     STEPS: ClassVar = (train_controlled,)
     ASKS: ClassVar = False
+    PLAIN_SGD: ClassVar = True
 
     initial: Vector
     rounds: int

@@ -38,27 +38,27 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(ledger.app, name="ledger")
 
+_INTERRUPTED = 130
+
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command and exit with its status; a person's mistake never shows a traceback."""
     given = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, _interrupted)
     try:
-        app(args=given, standalone_mode=False)
-        status = 0
-    except typer.Exit as leaving:
-        status = leaving.exit_code
+        status = app(args=given, standalone_mode=False) or 0  # typer returns an Exit's status, 130 for Ctrl-C
     except MedFedError as error:
         _tell(error, as_json="--json" in given)
         status = error.exit_status
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
-        status = 130
+        status = _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     except Exception as error:
         status = _usage(error)
+    if status == _INTERRUPTED:
+        print("interrupted", file=sys.stderr)
     sys.exit(status)
 
 

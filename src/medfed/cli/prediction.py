@@ -31,11 +31,12 @@ def predict(
       medfed predict runs/heart-20260131-101500 new-patients.csv --output scores.csv
     """
     from medfed import api
+    from medfed.core.files import write_atomically
 
     scored = api.predict(run, data, site=site)
     if output is None:
         scored.to_csv(sys.stdout, index=False)
         return
-    scored.to_csv(output, index=False)
+    write_atomically(output, scored.to_csv(index=False))
     unscored = int(scored.iloc[:, -1].isna().sum())
     print(f"{output}: {len(scored)} rows, {unscored} without a score for want of a value")

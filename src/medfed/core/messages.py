@@ -115,7 +115,7 @@ def add(total: M | None, contribution: M) -> M:
 def out_of_bounds(message: Message) -> str | None:
     """The name of the first summed field that is not finite or exceeds its declared bound, or None."""
     for name, declaration in additive_fields(type(message)).items():
-        value = np.asarray(getattr(message, name))
-        if value.size and not (np.isfinite(value).all() and np.abs(value).max() <= declaration.bound):
+        value, bound = np.asarray(getattr(message, name)), declaration.bound
+        if value.size and not (np.isfinite(value).all() and -bound <= value.min() and value.max() <= bound):
             return name
     return None

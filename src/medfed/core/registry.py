@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import pkgutil
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
 
 from medfed.core.errors import MissingExtra, UserError
@@ -51,10 +53,10 @@ class Registry(Generic[T]):
         """The plugin. Raises UserError for an unknown name, MissingExtra where a dependency is absent."""
         if name in self._modules:
             module = importlib.import_module(f"{self.package}.{name}")
-            self._demand(name, module)
-            return cast(T, getattr(module, self.attribute))
+            return self._checked(name, getattr(module, self.attribute), module)
         if name in self._entry_points:
-            return cast(T, self._entry_points[name].load())
+            plugin = self._entry_points[name].load()
+            return self._checked(name, plugin, inspect.getmodule(plugin))
         raise UserError(f"no {self.kind} is called {name!r}", remedy=self.suggestion(name))
 
     def suggestion(self, name: str) -> str:
@@ -63,11 +65,13 @@ class Registry(Generic[T]):
         known = f"known: {', '.join(self.names())}"
         return f"did you mean {close[0]!r}? {known}" if close else known
 
-    def _demand(self, name: str, module: Any) -> None:
+    def _checked(self, name: str, plugin: Any, module: ModuleType | None) -> T:
+        """The plugin, if what its module imports is installed."""
         missing = [m for m in getattr(module, "IMPORTS", ()) if find_spec(m) is None]
         if missing:
-            extras = ",".join(getattr(module, "REQUIRES", ()))
+            extras = ",".join(getattr(module, "REQUIRES", ()) or getattr(plugin, "REQUIRES", ()))
             raise MissingExtra(
                 f"the {self.kind} {name!r} needs the extra {extras!r} ({', '.join(missing)} is not installed)",
                 remedy=f"pip install 'medfed[{extras}]'",
             )
+        return cast(T, plugin)

@@ -202,7 +202,7 @@ def _standardized(matrix: NDArray[np.float64], encoding: Encoding, where: str) -
     if not np.isfinite(features).all():
         name = encoding.features[int(np.flatnonzero(~np.isfinite(features).all(axis=0))[0])]
         raise DataError(
-            "numbers too large for the model's 32-bit floats",
+            f"numbers too large for the model's 32-bit floats in column {name!r}",
             where=f"{where}, column {name!r}",
             remedy="use another unit",
         )

@@ -258,5 +258,7 @@ def _refuse_huge(values: NDArray[np.float64], bound: float, names: tuple[str, ..
     if (huge := ~(np.abs(values) <= bound)).any():
         name = names[int(np.argmax(huge))]
         raise DataError(
-            "numbers too large to be added", where=f"{site}, column {name!r}", remedy="use another unit"
+            f"numbers too large to be added in column {name!r}",
+            where=f"{site}, column {name!r}",
+            remedy="use another unit",
         )

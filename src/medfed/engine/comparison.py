@@ -31,12 +31,12 @@ class Comparison:
             "folders": {name: name for name in strategies},
             "data": data,
         }
-        file = self.folder / "comparison.json"
+        file, resolved = self.folder / "comparison.json", self.folder / "task.yaml"
         if file.exists():
-            if json.loads(file.read_text()) != content or (self.folder / "task.yaml").read_text() != task:
+            same_task = not resolved.exists() or resolved.read_text() == task
+            if json.loads(file.read_text()) != content or not same_task:
                 raise RunFolderError("another comparison is in this folder", where=str(self.folder))
-            return
-        if (self.folder / "task.yaml").exists():
+        elif resolved.exists():
             raise RunFolderError("there is a run in this folder already", where=str(self.folder))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -44,8 +44,8 @@ class Comparison:
             raise RunFolderError(
                 f"the folder cannot be made ({error.strerror})", where=str(self.folder)
             ) from error
-        write_atomically(self.folder / "task.yaml", task)
         write_atomically(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_atomically(resolved, task)
 
     def table(self) -> dict[str, dict[str, float | None]]:
         """The federated test metrics by strategy, read from the runs' results."""

@@ -11,7 +11,7 @@ from medfed.core.errors import CodecError, QuorumLost, Refused
 from medfed.core.messages import Message
 from medfed.core.protocols import Engine
 from medfed.core.rng import generator
-from medfed.core.steps import Step
+from medfed.core.steps import Release, Step
 from medfed.core.wire import Failure, Reply, Request
 from medfed.engine.fold import OrderedFold
 from medfed.spec.task import FederationSpec
@@ -76,16 +76,16 @@ class Conversation:
             asked = (reply.run, reply.round, reply.call) == (self.run, self.round, call)
             if asked and reply.site in silent:
                 del silent[reply.site]
-                opened: R | Failure = self._opened(reply, step.reply)
+                opened: R | Failure = self._opened(reply, step)
                 yield reply.site, opened
         for site in silent:
             yield site, self._absent(site, Failure("silent", "no reply before the deadline", step.name))
 
-    def _opened(self, reply: Reply, kind: type[R]) -> R | Failure:
+    def _opened(self, reply: Reply, step: Step[M, R]) -> R | Failure:
         if isinstance(reply.body, Failure):
             return self._absent(reply.site, reply.body)
-        if not isinstance(reply.body, kind):
-            return self._absent(reply.site, Failure(CodecError.code, "another message came than asked", kind.WIRE))
+        if not isinstance(reply.body, step.reply):
+            return self._absent(reply.site, Failure(CodecError.code, "another message came than asked", step.name))
         self.versions[reply.site] = reply.version
         return reply.body
 
@@ -122,6 +122,7 @@ class SiteFederation:
 
     def sum(self, step: Step[M, R], message: M | Mapping[str, M], *, sites: Sequence[str] | None = None) -> R:
         """The total of the sites' replies. Raises QuorumLost, or Refused where sites' policies were the cause."""
+        _demand(step, summed=True)
         messages, failures = self._addressed(message, sites), []
         with OrderedFold(messages, step.reply) as fold:
             for site, body in self.conversation.exchange(step, messages):
@@ -146,6 +147,7 @@ class SiteFederation:
         self, step: Step[M, R], message: M | Mapping[str, M], *, sites: Sequence[str] | None = None
     ) -> Iterator[tuple[str, R]]:
         """As :meth:`ask`, in order of arrival; the quorum is checked at the end."""
+        _demand(step, summed=False)
         messages, failures, refused = self._addressed(message, sites), [], 0
         for site, body in self.conversation.exchange(step, messages):
             if not isinstance(body, Failure):
@@ -164,6 +166,12 @@ class SiteFederation:
     def _check_quorum(self, asked: int, failures: list[tuple[str, Failure]]) -> None:
         if asked - len(failures) < share(self.settings.quorum, asked):
             raise _lost(None, failures)
+
+
+def _demand(step: Step[Any, Any], *, summed: bool) -> None:
+    """Raise TypeError where an algorithm asks for single replies of a summed step, or sums what does not add."""
+    if (step.releases is Release.SUM) != summed:
+        raise TypeError(f"{step.name} releases {step.releases}: {'ask' if summed else 'sum'} is the verb for it")
 
 
 def share(part: float, whole: int) -> int:

@@ -96,7 +96,7 @@ class Process:
         for lane in self.strategy.lanes:
             trainers = self.federation.restricted(lane.trainers)
             encoding = fit_encoding(trainers, agreed, data)
-            for sites in {lane.trainers, lane.serves}:
+            for sites in dict.fromkeys((lane.trainers, lane.serves)):
                 adopt_encoding(self.federation.restricted(sites), encoding)
             algorithm = self._algorithm(encoding)
             lanes.append(LaneState(encoding, algorithm.initialize(trainers)))

@@ -81,6 +81,7 @@ def resolve_strategy(task: TaskFile, sites: Sequence[str]) -> Strategy:
                 cause=f"the strategy {plugin.name!r} has no option {option!r}",
                 remedy=f"options of {plugin.name}: {', '.join(known) or 'none'}",
             )
+    _check_local_training(task, kind)
     strategy = Strategy(kind, plugin.options, _lanes(plugin.name, names))
     _try_options(task, strategy)
     return strategy
@@ -93,6 +94,20 @@ def _lanes(name: str, sites: tuple[str, ...]) -> tuple[Lane, ...]:
     if name == "local":
         return tuple(Lane(site, (site,), (site,)) for site in sites)
     return (Lane("", (POOLED,) if name == POOLED else sites, sites),)
+
+
+def _check_local_training(task: TaskFile, kind: type[Algorithm[Any]]) -> None:
+    """Refuse local optimizers under which an algorithm's formulas would be wrong without a word."""
+    federation = task.spec.federation
+    settings = {"optimizer": federation.optimizer != "sgd", "momentum": federation.momentum > 0}
+    settings["clip_norm"] = federation.clip_norm is not None
+    for setting in (name for name, changed in settings.items() if changed and kind.PLAIN_SGD):
+        raise task.error(
+            "federation",
+            setting,
+            cause=f"{federation.strategy.name} is right for plain SGD at the sites alone, and `{setting}` changes that",
+            remedy=f"leave out federation.{setting}, or choose another strategy",
+        )
 
 
 def _try_options(task: TaskFile, strategy: Strategy) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfed.core.codec import decode, encode
-from medfed.core.errors import RunFolderError, UserError
+from medfed.core.errors import CodecError, RunFolderError, UserError
 from medfed.core.examples import Examples
 from medfed.core.files import write_atomically
 from medfed.data.encoding import Encoding, encode_rows
@@ -36,7 +36,7 @@ def save_models(process: Process, state: RunState, folder: Path) -> None:
         network = _network(process.task, kept.encoding)
         network.load(weights)
         tensors = {name: tensor.detach().clone() for name, tensor in network.module.state_dict().items()}
-        about = {"model": process.task.model.name, "task": process.federation.conversation.task}
+        about = {"task": process.federation.conversation.task}  # one entry: the library writes several in any order
         write_atomically(place / "model.safetensors", save(tensors, about))
         write_atomically(place / "encoding.bin", encode(kept.encoding))
 
@@ -55,6 +55,7 @@ class TrainedModel:
 
         Raises RunFolderError where the folder holds no such model, UserError where a site has to be named.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load
 
         task = load_task(folder / "task.yaml").spec
@@ -77,10 +78,15 @@ class TrainedModel:
                 where=str(folder),
                 remedy=f"finish the run first: medfed run --resume {folder}",
             ) from error
+        except (CodecError, SafetensorError) as error:
+            raise _damaged(place) from error
         if not encoding.fitted:
             encoding = _encoding_of_site(folder, site)
         network = _network(task, encoding)
-        network.module.load_state_dict(tensors)
+        try:
+            network.module.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise _damaged(place) from error
         return cls(task, encoding, network)
 
     def predict(self, raw: RawTable) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -103,6 +109,12 @@ class TrainedModel:
             f"probability_{name}": _spread(probabilities[:, k], kept, rows) for k, name in enumerate(names)
         }
         return columns | {"predicted": _spread(np.array(names, dtype=object)[chosen], kept, rows)}
+
+
+def _damaged(place: Path) -> RunFolderError:
+    return RunFolderError(
+        "the trained model is damaged, or belongs to another task", where=str(place), remedy="run the task again"
+    )
 
 
 def _spread(values: NDArray[Any], kept: NDArray[np.int64], rows: int) -> list[object]:

@@ -5,6 +5,7 @@ A site that withholds its own metrics still counts in the federated ones if it a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -146,14 +147,15 @@ def _patients_by_class(table: SiteTable) -> list[int]:
 
 
 def curves(fed: Federation, candidates: Mapping[str, Candidate], classes: int) -> dict[str, Curve]:
-    """ROC curves of a two-class model: each site's as it releases it, and the federated one."""
+    """ROC curves of a two-class model: each site's as it releases it, and the federated one where policies allow it."""
     if classes != 2:
         return {}
     sites: Sequence[str] = tuple(candidates)
     shown = {
         site: curve for site, curve in fed.ask(own_curve, candidates, sites=sites).items() if len(curve.fpr)
     }
-    negatives, positives = fed.sum(class_sums, candidates, sites=sites).histogram[0]
-    if negatives.sum() and positives.sum():
-        shown[FEDERATED] = Curve(*roc_from_histogram(negatives, positives))
+    with contextlib.suppress(Refused):
+        negatives, positives = fed.sum(class_sums, candidates, sites=sites).histogram[0]
+        if negatives.sum() and positives.sum():
+            shown[FEDERATED] = Curve(*roc_from_histogram(negatives, positives))
     return dict(sorted(shown.items()))

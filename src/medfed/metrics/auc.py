@@ -38,6 +38,5 @@ def roc_from_histogram(
     """(false positive rates, true positive rates) at the bins' edges, from (0, 0) to (1, 1), both ascending."""
     fpr = np.concatenate([[0.0], np.cumsum(negatives[::-1]) / negatives.sum()])
     tpr = np.concatenate([[0.0], np.cumsum(positives[::-1]) / positives.sum()])
-    bends = np.flatnonzero(np.diff(fpr, append=2.0) + np.diff(tpr, append=2.0))
-    keep = np.union1d([0], bends)
+    keep = np.flatnonzero(np.diff(fpr, append=2.0) + np.diff(tpr, append=2.0))
     return fpr[keep], tpr[keep]

@@ -12,6 +12,8 @@ from medfed.metrics.measure import Measure, Measures, ratio
 METRICS = ("loss", "rmse", "r2")
 
 _SQUARES = 2.0**60
+_ROUNDING = 1e-12
+"""The share of Σ(y − center)² below which a variation is what rounding leaves of a constant outcome."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,9 @@ def summarize(sums: RegressionSums) -> Measures:
     loss = ratio("loss", sums.squared_error, n, n, "no rows")
     rmse = loss.value if loss.value is None else math.sqrt(loss.value)
     variation = sums.second - sums.first**2 / n if n else 0.0
-    unexplained = ratio(
-        "r2", sums.squared_error, variation if variation > 0 else 0, n, "the outcome is constant"
-    )
+    varies = variation > _ROUNDING * sums.second
+    reason = "the outcome is constant" if n else "no rows"
+    unexplained = ratio("r2", sums.squared_error, variation if varies else 0.0, n, reason)
     r2 = unexplained.value if unexplained.value is None else 1.0 - unexplained.value
     return Measures(
         (loss, Measure("rmse", rmse, n, reason=loss.reason), Measure("r2", r2, n, reason=unexplained.reason))

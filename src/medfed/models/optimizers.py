@@ -71,7 +71,7 @@ class Adam:
     def __init__(self, weight_decay: float, state: OptimizerState | None) -> None:
         self._weight_decay = weight_decay
         self._steps = state.steps if state else 0
-        self._moments = _tensors(state) if state else None
+        self._moments = _tensors(state) if state and state.moments else None
 
     def step(self, weights: torch.Tensor, gradient: torch.Tensor, lr: float) -> None:
         """One step; ``gradient`` is used as scratch space."""

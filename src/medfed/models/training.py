@@ -130,8 +130,7 @@ def predict(network: Network, examples: Examples, task_type: str) -> Predictions
     network.module.eval()
     features = torch.from_numpy(examples.features)
     with torch.no_grad(), one_thread():
-        parts = [network.module(part) for part in torch.split(features, _EVALUATION_BATCH)] if len(examples) else []
-    outputs = torch.cat(parts).double() if parts else torch.empty(0, 1, dtype=torch.float64)
+        outputs = torch.cat([network.module(part) for part in torch.split(features, _EVALUATION_BATCH)]).double()
     if task_type == "regression":
         scores = outputs.squeeze(-1)
     elif outputs.shape[-1] == 1:

@@ -1,5 +1,6 @@
 """When algorithms stop, and the hyperparameters they refuse."""
 
+import itertools
 import math
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_done_after_the_last_round(kind: type) -> None:
 def test_done_when_the_weights_hardly_change(kind: type) -> None:
     tolerance = 1e-3
     weights = run_until_done(kind(initial=float32(1.0, 1.0), rounds=5000, tolerance=tolerance))
-    changes = [np.linalg.norm(w - v) / np.linalg.norm(v) for v, w in zip(weights[:-1], weights[1:], strict=True)]
+    changes = [np.linalg.norm(w - v) / np.linalg.norm(v) for v, w in itertools.pairwise(weights)]
     assert 2 < len(weights) < 5000
     assert changes[-1] <= tolerance < min(changes[:-1])
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import struct
@@ -108,10 +109,8 @@ def with_header(header: Any, buffers: bytes = b"") -> bytes:
 
 
 def decodes_or_refuses(data: bytes, kind: type[Message]) -> None:
-    try:
+    with contextlib.suppress(CodecError):
         assert isinstance(decode(data, kind), kind)
-    except CodecError:
-        pass
 
 
 # ------------------------------------------------------------------------------------------ round trip
@@ -421,5 +420,3 @@ def test_an_integer_of_the_wire_may_stand_for_a_float_only():
     assert decode(with_header({"message": {"type": "test.codec.real", "fields": {"value": 3}}, "buffers": []}), Real)
     with pytest.raises(CodecError):
         decode(with_header({"message": {"type": "test.codec.texts", "fields": {"value": 3}}, "buffers": []}), Texts)
-
-

@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medfed.core.errors import CodecError
-from medfed.core.messages import Adds, Counts, Message, Moments, Vector, add, additive_fields, adds, message_type, out_of_bounds
+from medfed.core.messages import (
+    Adds,
+    Counts,
+    Message,
+    Moments,
+    Vector,
+    add,
+    additive_fields,
+    adds,
+    message_type,
+    out_of_bounds,
+)
 
 
 @dataclass(frozen=True, eq=False)

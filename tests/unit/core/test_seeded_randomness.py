@@ -55,7 +55,10 @@ def test_the_stream_is_that_of_numpys_seed_sequence():
 
 
 def test_streams_do_not_depend_on_the_hash_seed_of_the_process():
-    program = "from medfed.core.rng import *; print(generator(42, 'Köln', 3, 'shuffle').integers(0, 2**63, 3), torch_seed(1, 'x'))"
+    program = (
+        "from medfed.core.rng import *;"
+        "print(generator(42, 'Köln', 3, 'shuffle').integers(0, 2**63, 3), torch_seed(1, 'x'))"
+    )
     printed = {
         subprocess.run(
             [sys.executable, "-c", program],

@@ -13,9 +13,7 @@ from medfed.core.errors import CodecError
 from medfed.engine.fold import OrderedFold
 
 SITES = [f"site {letter}" for letter in "abcdefgh"]
-CONTRIBUTIONS = {
-    site: part(1e8 / 3**k, (-1) ** k * 1.1, 1e-6 * k, rows=k + 1) for k, site in enumerate(SITES)
-}
+CONTRIBUTIONS = {site: part(1e8 / 3**k, (-1) ** k * 1.1, 1e-6 * k, rows=k + 1) for k, site in enumerate(SITES)}
 """Of such unlike size that a sum in another order has other bits."""
 
 

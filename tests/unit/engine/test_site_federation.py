@@ -165,9 +165,7 @@ def test_a_second_reply_of_a_site_is_ignored() -> None:
     "stray", [{"site": "nowhere"}, {"run": "another"}, {"round": 9}, {"call": 5}], ids=lambda stray: next(iter(stray))
 )
 def test_stray_replies_are_ignored(stray: dict[str, str | int]) -> None:
-    engine = ScriptedEngine(
-        lambda rs: [reply_to(rs[0], part(1e6), **stray), *(reply_to(r, PARTS[r.site]) for r in rs)]
-    )
+    engine = ScriptedEngine(lambda rs: [reply_to(rs[0], part(1e6), **stray), *(reply_to(r, PARTS[r.site]) for r in rs)])
     fed = federation_over(engine, SITES)
     assert fed.sum(add_up, Ping(1)).values.tolist() == [10.0]
     assert not fed.conversation.absences

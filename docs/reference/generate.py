@@ -1,0 +1,251 @@
+"""Fill in the tables of ``task-file.md`` and ``site-policy.md``: ``python docs/reference/generate.py``.
+
+Keys, types and defaults come from the pydantic models that read those files; the meanings below are by hand. A key
+without a meaning, or a meaning without a key, is an error. In a page, a table stands between ``<!-- keys: SECTION -->``
+and ``<!-- end -->``; ``top`` are the keys that have none below them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from medfed.spec.policy import Policy
+from medfed.spec.task import TaskSpec
+
+HERE = Path(__file__).parent
+
+TASK_MEANINGS = {
+    "name": "The run's name: in its folder's name, its report and its model card.",
+    "task_type": "What is learnt.",
+    "model.name": "`logistic`, `linear`, `mlp`, `resnet18` (extra `imaging`), or a [model of your own]"
+    "(../how-to/add-a-model-by-entry-point.md). Further keys are the model's options: see [below](#models).",
+    "model.input_size": "The shape of one input without the batch. Needed only for sites given as arrays of more than "
+    "two dimensions; tables tell it themselves.",
+    "model.num_classes": "The number of classes. Checked against `data.label`; rarely needed.",
+    "federation.strategy.name": "`fedavg`, `fedprox`, `scaffold`, `fedadam`, or a baseline: `local`, `pooled`. Further "
+    "keys are the strategy's options: see [below](#strategies).",
+    "federation.epochs": "Rounds of one local epoch each. Not together with the next three.",
+    "federation.rounds": "The number of federated rounds. With none of these four keys there are 10 rounds of one "
+    "epoch.",
+    "federation.local_epochs": "Epochs at each site in a round; 1 if absent.",
+    "federation.local_updates": "Optimiser steps at each site in a round, in place of epochs.",
+    "federation.batch_size": "Rows of one local step; `full` takes all training rows of the site.",
+    "federation.lr": "The learning rate of local training.",
+    "federation.optimizer": "The local optimiser. Adam has β₁ = 0.9, β₂ = 0.999, ε = 1e-8.",
+    "federation.momentum": "Momentum of `sgd`.",
+    "federation.weight_decay": "Added to the gradient as `weight_decay · w`.",
+    "federation.schedule.name": "How the learning rate changes over rounds r = 1 … R.",
+    "federation.schedule.step": "`step`: rounds between two falls; the rate is lr · gamma^⌊(r − 1) / step⌋.",
+    "federation.schedule.gamma": "`step`: the factor of each fall.",
+    "federation.schedule.floor": "`cosine`: the last rate as a share of lr; the rate falls along half a cosine.",
+    "federation.clip_norm": "The largest norm of a local step's gradient.",
+    "federation.class_weights": "Weights of the loss by true class: `balanced` is n / (C · n_c) of the site's own "
+    "training rows; a list gives one weight a class, in order.",
+    "federation.data_position": "`kept`: a site goes on in its shuffled rows where its last round ended. `fresh`: "
+    "every round begins a new shuffle.",
+    "federation.optimizer_state": "Whether a site's momentum or Adam moments go on from its last round. If absent: "
+    "kept for the baselines, fresh for federated strategies.",
+    "federation.cohort": "Sites that train in a round: a whole number of them, or a share (`1.0`: all). Drawn anew "
+    "each round from the seed.",
+    "federation.quorum": "Sites that must answer a request, of those asked: a whole number, or a share (`1.0`: all).",
+    "federation.deadline": "Seconds that a site has for one request; a later reply does not count. None if absent.",
+    "data.connector.name": "How a site's table is read. Further keys are its options: see [below](#connector-csv).",
+    "data.label.column": "The column to predict. Required for tables; sites given as arrays carry their targets.",
+    "data.label.positive": "Values that make class 1 (`positive`) of two.",
+    "data.label.negative": "With `positive`: values that make class 0 (`negative`); any other value is then an error. "
+    "Without it every other value is class 0.",
+    "data.label.classes": "All class names, in order; any other value is an error. Not together with `positive`. With "
+    "neither, the sites report the names that enough patients share.",
+    "data.id": "The column of the patients' ids. It decides the splits and is never a feature. If absent, each row is "
+    "a patient.",
+    "data.columns": "The feature columns. If empty, every column but label, id and split is a feature, and its type is "
+    "found: numbers are continuous, or binary with at most two values; text is categorical.",
+    "data.columns.*.type": "What the column holds. `ignore`: not used.",
+    "data.columns.*.levels": "The values of a categorical or binary column; the first is the reference. A value "
+    "outside them is an error. If absent, the sites report the values that enough patients share, and the rest "
+    "become `other`.",
+    "data.columns.*.minimum": "Smallest legal number of a continuous column; a smaller one is an error.",
+    "data.columns.*.maximum": "Largest legal number of a continuous column; a larger one is an error.",
+    "data.missing.markers": "Texts that mean missing, in every column. A list of your own replaces this one; an empty "
+    "field is always missing.",
+    "data.missing.strategy": "`drop`: rows without a feature are left out. `impute`: a missing number becomes the "
+    "mean, a missing level the most frequent level, over all sites' training rows. Rows without a label are always "
+    "left out.",
+    "data.standardize": "`federated`: by mean and standard deviation over all sites' training rows, formed from sums. "
+    "`site`: by each site's own, which never leave it. `none`: not at all. Arrays of more than two dimensions are used "
+    "as they are.",
+    "data.split.train": "Share of each site's patients. The three sum to 1.",
+    "data.split.validation": "Share of each site's patients.",
+    "data.split.test": "Share of each site's patients.",
+    "data.split.stratify": "`false`: each patient falls by a hash of the id alone. `true`: exact proportions within "
+    "each class; an added patient may move one neighbour.",
+    "data.split.seed": "Decides the splits alone; the task's `seed` if absent.",
+    "data.split.column": "A column that says `train`, `validation` or `test` for each row; the shares are then not "
+    "used.",
+    "sites": "The hospitals by name. If empty, each folder below the data folder is one.",
+    "sites.*.data": "The site's file, or a folder with one .csv file in it; a path below the data folder.",
+    "sites.*.policy": "The site's [policy file](site-policy.md), a path below the data folder. Without one a simulated "
+    "site allows everything but small counts.",
+    "evaluation.every": "Rounds between two measurements; the last round is always measured.",
+    "evaluation.split": "The part measured after each round. If absent: validation where it has a share, else test.",
+    "evaluation.threshold": "Probability from which class 1 is predicted (two classes).",
+    "evaluation.bins": "Bins of the score histogram from which the [federated AUC](metrics.md#the-federated-auc) "
+    "comes.",
+    "stop.metric": "The metric to watch, federated, on the part measured after each round.",
+    "stop.target": "Stop when the metric is at least this good.",
+    "stop.patience": "Stop after this many measurements without a better value.",
+    "stop.min_delta": "How much better counts as better.",
+    "stop.tolerance": "Stop when the model's relative change in a round, ‖w′ − w‖ / ‖w‖, is at most this.",
+    "privacy.aggregation": "How totals are formed. In this version only in the clear.",
+    "engine.name": "What carries requests to sites. In this version only one process.",
+    "engine.workers": "Without effect in this version.",
+    "engine.batched": "Without effect in this version.",
+    "compare.strategies": "What `medfed compare` runs: names, or names with options as under `federation.strategy`.",
+    "compare.overrides": "Strategy → keys of `federation` that differ for it: see "
+    "[compare strategies](../how-to/compare-strategies.md).",
+    "seed": "All randomness derives from it: see [randomness](../explanation/randomness.md).",
+}
+
+POLICY_MEANINGS = {
+    "tasks": "Approved tasks, by the digest that `medfed check TASK` prints.",
+    "task_types": "`classification`, `regression`.",
+    "algorithms": "Strategies by name: `fedavg`, `fedprox`, `scaffold`, `fedadam`, `local`, `pooled`, or a plugin's.",
+    "steps": "Steps by name: see [below](#steps).",
+    "releases": "Kinds of reply that may leave.",
+    "minimum_patients": "The fewest distinct patients a step may read. A split without any patients may be read, for "
+    "it describes nobody.",
+    "minimum_count": "The smallest non-zero count of patients on which a number of a data sheet, a metric or the name "
+    "of a level may rest. Others are withheld.",
+    "limits.rounds": "The last round that may be asked.",
+    "limits.requests": "The number of requests handled in a run.",
+    "limits.request_bytes": "The size of one request.",
+    "limits.released_bytes": "The bytes of all replies of a run.",
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a file: its dotted path, and its schema."""
+
+    path: str
+    schema: dict[str, Any]
+    required: bool
+
+
+def keys_of(model: type[BaseModel]) -> list[Key]:
+    """Every key that a file may hold, in the models' order; ``*`` stands for a name that the writer chooses."""
+    root = model.model_json_schema()
+    return list(_walk("", root, root, required=True))
+
+
+def _walk(path: str, schema: dict[str, Any], root: dict[str, Any], *, required: bool) -> Iterator[Key]:
+    here = _resolved(schema, root)
+    if "properties" in here:
+        for name, child in here["properties"].items():
+            below = f"{path}.{name}" if path else name
+            yield from _walk(below, child, root, required=name in here.get("required", ()))
+        return
+    each = here.get("additionalProperties") or next(iter(here.get("patternProperties", {}).values()), None)
+    if isinstance(each, dict) and "properties" in _resolved(each, root):
+        yield Key(path, schema, required)
+        yield from _walk(f"{path}.*", each, root, required=True)
+    else:
+        yield Key(path, schema, required)
+
+
+def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    """The schema behind a reference, or the member with keys of its own of a choice."""
+    if "$ref" in schema:
+        return _resolved(root["$defs"][schema["$ref"].rsplit("/", 1)[-1]], root)
+    members = [_resolved(member, root) for member in schema.get("anyOf", ())]
+    return next((member for member in members if "properties" in member), schema)
+
+
+def type_of(schema: dict[str, Any]) -> str:
+    """What a key accepts, in words."""
+    if "anyOf" in schema:
+        return ", or ".join(dict.fromkeys(type_of(m) for m in schema["anyOf"] if m.get("type") != "null"))
+    if "const" in schema or "enum" in schema:
+        return " · ".join(f"`{_plain(value)}`" for value in schema.get("enum", [schema.get("const")]))
+    if schema.get("type") == "array":
+        return f"list of: {type_of(schema.get('items', {}))}"
+    words = {"integer": "whole number", "number": "number", "boolean": "`true` · `false`", "string": "text"}
+    return words.get(schema.get("type", ""), "section") + _range(schema)
+
+
+def _range(schema: dict[str, Any]) -> str:
+    signs = {"minimum": "≥ ", "exclusiveMinimum": "> ", "maximum": "≤ ", "exclusiveMaximum": "< "}
+    bounds = [
+        f"{sign}{'2⁶³' if schema[name] >= 2**63 else format(schema[name], 'g')}"
+        for name, sign in signs.items()
+        if name in schema
+    ]
+    return f" {', '.join(bounds)}" if bounds else ""
+
+
+def default_of(key: Key) -> str:
+    """The default as one would write it; *required* where there is none."""
+    if "default" not in key.schema:
+        return "*required*" if key.required else "none"
+    default = key.schema["default"]
+    return "none" if default is None else f"`{_plain(default)}`"
+
+
+def _plain(value: Any) -> str:
+    """A value as one would write it in a file."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        value = [item["name"] for item in value]
+        return f"[{', '.join(value)}]"
+    return value if isinstance(value, str) and value != "*" else json.dumps(value, ensure_ascii=False)
+
+
+def table(keys: list[Key], meanings: dict[str, str]) -> str:
+    """The keys as a table, a row each."""
+    rows = [(f"`{key.path}`", type_of(key.schema), default_of(key), meanings[key.path]) for key in keys]
+    lines = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in rows]
+    return "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *lines])
+
+
+def sections_of(model: type[BaseModel], meanings: dict[str, str]) -> dict[str, list[Key]]:
+    """The keys by top-level section, and under ``top`` those that stand alone. Raises ValueError for stale meanings."""
+    keys = keys_of(model)
+    if unlike := {key.path for key in keys} ^ meanings.keys():
+        raise ValueError(f"keys and their meanings differ: {', '.join(sorted(unlike))}")
+    nested = {key.path.partition(".")[0] for key in keys if "." in key.path}
+    sections: dict[str, list[Key]] = {}
+    for key in keys:
+        head = key.path.partition(".")[0]
+        sections.setdefault(head if head in nested else "top", []).append(key)
+    return sections
+
+
+def filled(page: str, model: type[BaseModel], meanings: dict[str, str]) -> str:
+    """The page with its tables as they should be. Raises ValueError where a section has no place in it, or no keys."""
+    sections = sections_of(model, meanings)
+    places = re.findall(r"<!-- keys: (\w+) -->", page)
+    if sorted(places) != sorted(sections):
+        raise ValueError(f"the page has places for {places}, the file has {list(sections)}")
+
+    def with_table(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{table(sections[match[2]], meanings)}\n<!-- end -->"
+
+    return re.sub(r"(<!-- keys: (\w+) -->)\n.*?<!-- end -->", with_table, page, flags=re.DOTALL)
+
+
+PAGES: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
+    "task-file.md": (TaskSpec, TASK_MEANINGS),
+    "site-policy.md": (Policy, POLICY_MEANINGS),
+}
+"""Each page, the model of the file that it describes, and the keys' meanings."""
+
+
+if __name__ == "__main__":
+    for name, (model, meanings) in PAGES.items():
+        (HERE / name).write_text(filled((HERE / name).read_text(), model, meanings))
