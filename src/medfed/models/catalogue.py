@@ -26,10 +26,10 @@ def check_options(spec: ModelSpec, task_type: str) -> None:
         raise UserError(
             f"the model {spec.name!r} does not do {task_type}", remedy=f"{spec.name} does: {', '.join(tasks)}"
         )
-    parameters = inspect.signature(factory).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    _input_shape, _outputs, *options = inspect.signature(factory).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in options):
         return
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    known = [p.name for p in options]
     for option in spec.options:
         if option not in known:
             raise UserError(

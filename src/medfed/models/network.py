@@ -24,7 +24,7 @@ class Network:
     def __init__(self, module: torch.nn.Module) -> None:
         import torch
 
-        self.module = module
+        self.module = module.float()
         parameters = list(module.parameters())
         buffers = [b for b in module.buffers() if b.is_floating_point()]
         size = sum(p.numel() for p in parameters)
