@@ -15,7 +15,7 @@ from killable_medfed import Killable, killable
 
 TASKS: dict[str, dict[str, Any]] = {
     "scaffold": {"strategy": "scaffold", "data_position": "kept", "cohort": 3},
-    "fedadam": {"strategy": "fedadam", "momentum": 0.9, "optimizer_state": "kept", "data_position": "kept"},
+    "fedadam": {"strategy": "fedadam", "optimizer": "adam", "optimizer_state": "kept", "data_position": "kept"},
     "local": {"strategy": "local", "optimizer": "adam", "optimizer_state": "kept", "rounds": 2},
 }
 

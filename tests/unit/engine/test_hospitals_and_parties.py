@@ -97,7 +97,7 @@ def test_a_path_that_does_not_exist_names_those_that_do(data: Path, tmp_path: Pa
         "task_type: classification\nmodel: logistic\nfederation: fedavg\n".replace("fedavg", "{strategy: fedavg}")
         + "data: {label: {column: label, classes: [0, 1]}, id: id}\nsites:\n  A: north\n  B: nroth/rows.csv\n"
     )
-    with pytest.raises(TaskError, match="there is no 'nroth/rows.csv'") as error:
+    with pytest.raises(TaskError, match=r"there is no 'nroth/rows\.csv'") as error:
         load_hospitals(load_task(file), data)
     assert "north" in error.value.remedy
     assert error.value.where == f"{file}:7"
