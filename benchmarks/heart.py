@@ -119,14 +119,10 @@ def seeds_of(text: str) -> range:
 
 def main() -> int:
     """Run every strategy over the seeds, and over thirty for the interval; 1 where a figure is out of tolerance."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the four processed.*.data files")
     parser.add_argument("--seeds", type=seeds_of, default=range(42, 47), help="first-last, as 42-46")
-    parser.add_argument(
-        "--interval-seeds", type=int, default=30, help="number of seeds of the interval (0: none)"
-    )
+    parser.add_argument("--interval-seeds", type=int, default=30, help="number of seeds of the interval (0: none)")
     parser.add_argument("--strategies", nargs="+", choices=sorted(PUBLISHED), default=list(PUBLISHED))
     parser.add_argument("--processes", type=int, default=2, help="trainings at a time")
     parser.add_argument("--json", type=Path, help="write the rows here")
@@ -143,9 +139,7 @@ def main() -> int:
     first, count = options.seeds.start, max(len(options.seeds), options.interval_seeds)
     every_seed = range(first, first + count)
     rows = []
-    print(
-        f"mean test accuracy; seeds {first}-{options.seeds[-1]}, interval: 2.5 to 97.5 % of {count} single seeds"
-    )
+    print(f"mean test accuracy; seeds {first}-{options.seeds[-1]}, interval: 2.5 to 97.5 % of {count} single seeds")
     print(
         f"{'strategy':10}{'published':>10}{'measured':>10}{'difference':>11}{'interval':>18}  by hospital (published)"
     )
@@ -156,9 +150,7 @@ def main() -> int:
             measured, published = found[: len(options.seeds)].mean(0), PUBLISHED[strategy]
             low, high = np.quantile(found.mean(1), [0.025, 0.975])
             mean = float(measured.mean())
-            hospitals = "  ".join(
-                f"{m:.4f} ({p:.4f})" for m, p in zip(measured, published.sites, strict=True)
-            )
+            hospitals = "  ".join(f"{m:.4f} ({p:.4f})" for m, p in zip(measured, published.sites, strict=True))
             difference = mean - published.mean
             figures = f"{published.mean:10.4f}{mean:10.4f}{difference:+11.4f}   [{low:.4f}, {high:.4f}]"
             print(f"{strategy:10}{figures}  {hospitals}")

@@ -122,9 +122,9 @@ POLICY_MEANINGS = {
     "minimum_patients": "The fewest distinct patients a step may read. A split without any patients may be read, for "
     "it describes nobody.",
     "minimum_count": "The smallest non-zero count of patients on which a number of a data sheet, a metric or the name "
-    "of a level may rest. Others are withheld.",
+    "of a level may rest. Others are withheld; a part with fewer patients is left out of federated metrics too.",
     "limits.rounds": "The last round that may be asked.",
-    "limits.requests": "The number of requests handled in a run.",
+    "limits.requests": "The number of requests in a run.",
     "limits.request_bytes": "The size of one request.",
     "limits.released_bytes": "The bytes of all replies of a run.",
 }
@@ -148,8 +148,10 @@ def keys_of(model: type[BaseModel]) -> list[Key]:
 def _walk(path: str, schema: dict[str, Any], root: dict[str, Any], *, required: bool) -> Iterator[Key]:
     here = _resolved(schema, root)
     if "properties" in here:
-        for name, child in here["properties"].items():
+        whole = schema.get("default") or {}
+        for name, declared in here["properties"].items():
             below = f"{path}.{name}" if path else name
+            child = {**declared, "default": whole[name]} if name in whole else declared
             yield from _walk(below, child, root, required=name in here.get("required", ()))
         return
     each = here.get("additionalProperties") or next(iter(here.get("patternProperties", {}).values()), None)

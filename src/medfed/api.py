@@ -15,6 +15,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -31,6 +33,7 @@ import numpy as np
 
 from medfed.core.errors import MissingExtra, RunFolderError, UserError
 from medfed.engine.assembly import assemble, check_parts
+from medfed.engine.cohort import check_cohort
 from medfed.engine.comparison import Comparison, strategy_tasks
 from medfed.engine.folder import Origin, RunFolder
 from medfed.engine.hospitals import SiteInput, load_hospitals, raw_rows
@@ -113,7 +116,11 @@ def build(
     checked = read_task(task, overrides)
     hospitals = _hospitals(checked, _data_folder(checked, data), sites)
     folder = Path(tempfile.mkdtemp(prefix="medfed-"))
-    assembly = assemble(checked, hospitals, folder, uuid.uuid4().hex, simulation_key())
+    try:
+        assembly = assemble(checked, hospitals, folder, uuid.uuid4().hex, simulation_key())
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     weakref.finalize(assembly.process, _discard, assembly.simulation, folder)
     return assembly.process
 
@@ -129,7 +136,8 @@ def run(
 ) -> Outcome:
     """Run a task to its end, in ``output`` or a new folder below ``runs/``, and write the report.
 
-    Raises TaskError, DataError, RunFolderError, QuorumLost, Refused.
+    A folder in which nothing was computed, for a mistake in the task or the data, is removed again. Raises
+    TaskError, DataError, RunFolderError, QuorumLost, Refused.
     """
     checked = read_task(task, overrides)
     root = _data_folder(checked, data)
@@ -137,7 +145,12 @@ def run(
     folder = _new_folder(
         checked, root if sites is None else None, Path(output) if output is not None else new_output(checked)
     )
-    return _run(checked, hospitals, folder, observer or Silent())
+    try:
+        return _run(checked, hospitals, folder, observer or Silent())
+    except UserError:
+        if not folder.begun:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 def resume(
@@ -148,12 +161,14 @@ def resume(
     ``sites`` has to be given again where the rows came from memory. Raises RunFolderError where there is no run, or
     it is finished already.
     """
+    if (Path(folder) / "comparison.json").exists():
+        raise RunFolderError(
+            "this is a comparison, not a run", where=str(folder), remedy=f"medfed compare TASK --output {folder}"
+        )
     opened = RunFolder.open(Path(folder))
     if opened.finished:
         _report(opened.path)  # a kill may have come between the results and the report
-        raise RunFolderError(
-            "this run is finished", where=str(folder), remedy=f"read {Path(folder) / 'report.html'}"
-        )
+        raise RunFolderError("this run is finished", where=str(folder), remedy=f"read {Path(folder) / 'report.html'}")
     checked, data = load_task(opened.task), opened.origin().data
     if sites is None and not data:
         raise UserError("this run's rows came from memory", remedy="medfed.resume(folder, sites={...})")
@@ -182,6 +197,8 @@ def compare(
     outcomes: dict[str, Outcome] = {}
     comparison = Comparison(folder, checked.spec.name, checked.spec.task_type, outcomes)
     comparison.begin(list(tasks), dump_task(checked.spec), str(root) if sites is None else "")
+    for site, hospital in hospitals.items():
+        check_cohort(folder / "cohorts" / site, hospital.table)
     for name, each in tasks.items():
         place = folder / name
         watcher = observer(name) if observer else Silent()
@@ -195,9 +212,7 @@ def compare(
     return comparison
 
 
-def predict(
-    run_folder: FilePath, rows: FilePath | pandas.DataFrame, *, site: str | None = None
-) -> pandas.DataFrame:
+def predict(run_folder: FilePath, rows: FilePath | pandas.DataFrame, *, site: str | None = None) -> pandas.DataFrame:
     """Score new rows by a finished run's model: the id where there is one, the scores, and the predicted class.
 
     Rows with a missing feature get no score (unless the task imputes). ``site`` chooses whose model or
@@ -225,9 +240,7 @@ def write_report(folder: FilePath) -> Path:
     return _report(Path(folder))
 
 
-def _run(
-    task: TaskFile, hospitals: dict[str, SimulatedSite], folder: RunFolder, observer: Observer
-) -> Outcome:
+def _run(task: TaskFile, hospitals: dict[str, SimulatedSite], folder: RunFolder, observer: Observer) -> Outcome:
     assembly = assemble(task, hospitals, folder.path, folder.origin().run, simulation_key())
     with attached(assembly.simulation):
         outcome = run_rounds(assembly.process, assembly.simulation, folder, observer)
@@ -261,11 +274,14 @@ def _data_folder(task: TaskFile, data: FilePath | None) -> Path:
 
 
 def new_output(task: TaskFile) -> Path:
-    """A folder that does not exist yet, below ``runs/``, named after the task and the time."""
+    """A new, empty folder below ``runs/``, named after the task and the time, which no other process gets."""
     slug = re.sub(r"\W+", "-", task.spec.name).strip("-") or "task"
     base = Path("runs") / f"{slug}-{datetime.now():%Y%m%d-%H%M%S}"
-    candidates = (base if n == 1 else base.with_name(f"{base.name}-{n}") for n in range(1, 1000))
-    return next(path for path in candidates if not path.exists())
+    for path in (base if n == 1 else base.with_name(f"{base.name}-{n}") for n in itertools.count(1)):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
+    raise AssertionError("unreachable: the count has no end")
 
 
 def _new_folder(task: TaskFile, data: Path | None, path: Path) -> RunFolder:

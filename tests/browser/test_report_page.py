@@ -35,9 +35,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders = {
         "run": run_folder(made / "run", Kind(rounds=10)),
         "single": run_folder(made / "single", Kind(sites=("Cleveland",), rounds=1)),
-        "forty": run_folder(
-            made / "forty", Kind(sites=tuple(f"Hospital {i:02d}" for i in range(40)), rounds=3)
-        ),
+        "forty": run_folder(made / "forty", Kind(sites=tuple(f"Hospital {i:02d}" for i in range(40)), rounds=3)),
         "evil": run_folder(made / "evil", Kind(sites=EVIL, rounds=3)),
         "comparison": compare_folder(made / "comparison", ("local", "pooled", "fedavg"), rounds=3),
     }
@@ -94,9 +92,7 @@ def test_it_fits_loads_nothing_and_complains_of_nothing(
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("width", [375, 1280])
-def test_every_figure_has_a_size_and_legible_text(
-    browser: Any, pages: dict[str, Path], name: str, width: int
-) -> None:
+def test_every_figure_has_a_size_and_legible_text(browser: Any, pages: dict[str, Path], name: str, width: int) -> None:
     visit(browser, pages[name], width, "light")
     figures = browser.execute_script("""
         return [...document.querySelectorAll('figure svg')].map(svg => {

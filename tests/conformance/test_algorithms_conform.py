@@ -77,6 +77,7 @@ def test_protocol_and_declarations(name: str) -> None:
     assert kind.STEPS and all(installed_step(step.name) is step for step in kind.STEPS)
     assert type(kind.ASKS) is bool
     assert type(kind.PLAIN_SGD) is bool
+    assert type(kind.AVERAGES) is bool
     assert inspect.getdoc(kind)
 
 

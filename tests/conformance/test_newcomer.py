@@ -64,6 +64,7 @@ class FedAvgM:
     STEPS: ClassVar = (train_from,)
     ASKS: ClassVar = False
     PLAIN_SGD: ClassVar = False
+    AVERAGES: ClassVar = False
 
     initial: Vector
     rounds: int

@@ -39,6 +39,7 @@ class FedAdam:
     STEPS: ClassVar = (train_locally,)
     ASKS: ClassVar = False
     PLAIN_SGD: ClassVar = False
+    AVERAGES: ClassVar = False
 
     initial: Vector
     rounds: int

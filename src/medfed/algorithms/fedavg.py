@@ -61,6 +61,7 @@ class FedAvg:
     STEPS: ClassVar = (train_locally,)
     ASKS: ClassVar = False
     PLAIN_SGD: ClassVar = False
+    AVERAGES: ClassVar = True
 
     initial: Vector
     rounds: int

@@ -57,6 +57,7 @@ class FedProx:
     STEPS: ClassVar = (train_near,)
     ASKS: ClassVar = False
     PLAIN_SGD: ClassVar = False
+    AVERAGES: ClassVar = True
 
     initial: Vector
     rounds: int

@@ -93,6 +93,7 @@ class Scaffold:
     STEPS: ClassVar = (train_controlled,)
     ASKS: ClassVar = False
     PLAIN_SGD: ClassVar = True
+    AVERAGES: ClassVar = True
 
     initial: Vector
     rounds: int

@@ -31,9 +31,7 @@ def demo(output: Output = None, quiet: Quiet = False, as_json: Json = False) -> 
                 "id": "id",
                 "split": {"train": 0.25, "validation": 0.15, "test": 0.6, "stratify": True},
             },
-            "compare": {
-                "strategies": ["local", "pooled", "fedavg", {"name": "fedprox", "mu": 0.1}, "scaffold"]
-            },
+            "compare": {"strategies": ["local", "pooled", "fedavg", {"name": "fedprox", "mu": 0.1}, "scaffold"]},
             "seed": 7,
         }
     )

@@ -23,9 +23,7 @@ def verify(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     key: Annotated[
         Path | None,
-        typer.Option(
-            "--key", metavar="FILE", help="The public key to trust; this user's simulation key if not given."
-        ),
+        typer.Option("--key", metavar="FILE", help="The public key to trust; this user's simulation key if not given."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -43,16 +41,12 @@ def verify(
 
     folder = run / "ledger"
     if not folder.is_dir():
-        raise RunFolderError(
-            "there are no ledgers in this folder", where=str(run), remedy="name a run's folder"
-        )
+        raise RunFolderError("there are no ledgers in this folder", where=str(run), remedy="name a run's folder")
     trusted = read_public_key(key or home() / "keys" / "simulation.pub")
     verified = verify_ledgers(folder, trusted, finished=(run / "results.json").exists())
     for party in verified:
         if as_json:
-            print_json(
-                {"party": party.party, "entries": party.entries, "heads": party.heads, "root": party.root}
-            )
+            print_json({"party": party.party, "entries": party.entries, "heads": party.heads, "root": party.root})
         else:
             print(
                 f"{party.party}: {party.entries} entries, {party.heads} signed heads, root {party.root[:16]}…: verified"

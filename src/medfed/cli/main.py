@@ -17,6 +17,7 @@ from typing import NoReturn
 import typer
 
 from medfed.cli import checking, data, demo, doctor, ledger, prediction, running
+from medfed.cli.options import printable
 from medfed.core.errors import MedFedError
 
 app = typer.Typer(
@@ -71,7 +72,7 @@ def _tell(error: MedFedError, *, as_json: bool) -> None:
         told = {"error": error.code, "where": error.where, "cause": error.cause, "remedy": error.remedy}
         print(json.dumps(told, ensure_ascii=False))
     else:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
 
 
 def _usage(error: Exception) -> int:

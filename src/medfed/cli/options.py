@@ -21,12 +21,15 @@ Data: TypeAlias = Annotated[
 ]
 Settings: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", "-s", metavar="KEY=VALUE", help="Change the task: --set federation.lr=0.01 (repeatable)."
-    ),
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change the task: --set federation.lr=0.01 (repeatable)."),
 ]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line, for programs.")]
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped: a site's or a column's name must not steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def print_json(content: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from medfed.cli.options import print_json
+from medfed.cli.options import print_json, printable
 from medfed.core.disclosure import WITHHELD
 
 if TYPE_CHECKING:
@@ -44,16 +44,14 @@ class Watcher:
             print_json({"event": "begun", "strategy": process.task.federation.strategy.name, "rounds": total})
         elif not self._quiet:
             for line in self._introduction(process, state):
-                print(line, flush=True)
+                self._print(line)
             if sys.stdout.isatty():
                 self._start_bar(total, state.round)
 
     def advanced(self, state: RunState, metrics: RoundMetrics) -> None:
         """One line for the round; sites that did not answer get a line each."""
         if self._json:
-            print_json(
-                {"event": "round", "round": state.round, "metrics": [_as_json(row) for row in metrics.rows]}
-            )
+            print_json({"event": "round", "round": state.round, "metrics": [_as_json(row) for row in metrics.rows]})
         elif not self._quiet:
             self._print(round_line(metrics, self._spec, state.round) if metrics.rows else None)
             for absence in metrics.absences:
@@ -87,6 +85,7 @@ class Watcher:
     def _print(self, line: str | None) -> None:
         if line is None:
             return
+        line = printable(line)
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -97,19 +96,12 @@ def round_line(metrics: RoundMetrics, spec: TaskSpec, number: int) -> str:
     """``Epoch 10/50 - Cleveland Loss: 0.215 | Acc: 89.2% - … - Federated Loss: 0.206 | Acc: 89.8%``."""
     shown = ("loss", "accuracy") if spec.task_type == "classification" else ("loss", "rmse")
     sites = list(dict.fromkeys(row.site for row in metrics.rows))
-    parts = [
-        f"{'Epoch' if spec.federation.counts_epochs else 'Round'} {number}/{spec.federation.total_rounds}"
-    ]
+    parts = [f"{'Epoch' if spec.federation.counts_epochs else 'Round'} {number}/{spec.federation.total_rounds}"]
     if len(sites) - 1 > _SITES_SHOWN:
         parts.append(f"{len(sites) - 1} sites")
         sites = sites[-1:]
     for site in sites:
-        values = [
-            row
-            for metric in shown
-            for row in metrics.rows
-            if row.site == site and row.measure.metric == metric
-        ]
+        values = [row for metric in shown for row in metrics.rows if row.site == site and row.measure.metric == metric]
         title = "Federated" if site == "federated" else site
         parts.append(f"{title} {' | '.join(f'{_title(row)}: {_value(row)}' for row in values)}")
     return " - ".join(parts)

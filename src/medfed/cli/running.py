@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from medfed.engine.outcome import Outcome
 
 _Task = Annotated[Path | None, typer.Argument(metavar="TASK", help="The task file (YAML).")]
-_Resume = Annotated[
-    Path | None, typer.Option("--resume", metavar="DIR", help="Go on with the run in this folder.")
-]
+_Resume = Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on with the run in this folder.")]
 
 
 def run(
@@ -130,6 +128,12 @@ def train(
         print("--reconnect_interval has no effect here: both parties are in this process", file=sys.stderr)
     with Watcher(quiet=quiet, as_json=as_json) as watcher:
         unfinished = (output / "task.yaml").exists() and not (output / "results.json").exists()
+        if unfinished and api.read_task(output / "task.yaml").spec != checked.spec:
+            raise UserError(
+                "another task was begun in this folder",
+                where=str(output),
+                remedy="name another folder by --output, or give the task as it was",
+            )
         outcome = _resumable(
             lambda: (
                 api.resume(output, sites, observer=watcher)

@@ -34,16 +34,7 @@ _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 def encode(message: Message) -> bytes:
     """The bytes of a message. Raises CodecError for a field of an unsupported type, or text that is not Unicode."""
-    buffers: list[np.ndarray[Any, Any]] = []
-    packed = _pack(message, buffers)
-    try:
-        header = json.dumps(
-            {"message": packed, "buffers": [[b.dtype.str, list(b.shape)] for b in buffers]},
-            separators=(",", ":"),
-            ensure_ascii=False,
-        ).encode()
-    except ValueError as error:
-        raise CodecError(f"the message cannot be written ({type(error).__name__})") from None
+    header, buffers = _header(message)
     parts: list[bytes | memoryview] = [_MAGIC, struct.pack("<Q", len(header)), header]
     position = len(_MAGIC) + 8 + len(header)
     for buffer in buffers:
@@ -51,6 +42,17 @@ def encode(message: Message) -> bytes:
         parts += [bytes(padding), buffer.data.cast("B") if buffer.size else b""]
         position += padding + buffer.nbytes
     return b"".join(parts)
+
+
+def _header(message: Message) -> tuple[bytes, list[np.ndarray[Any, Any]]]:
+    """The header of a message, in the one form that is accepted, and the arrays that follow it."""
+    buffers: list[np.ndarray[Any, Any]] = []
+    packed = _pack(message, buffers)
+    content = {"message": packed, "buffers": [[b.dtype.str, list(b.shape)] for b in buffers]}
+    try:
+        return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode(), buffers
+    except ValueError as error:
+        raise CodecError(f"the message cannot be written ({type(error).__name__})") from None
 
 
 def decode(data: bytes, kind: type[M]) -> M:
@@ -62,12 +64,14 @@ def decode(data: bytes, kind: type[M]) -> M:
     if length > min(_MAX_HEADER, len(data) - start):
         raise CodecError("the message's header is longer than the message")
     try:
-        header = json.loads(data[start : start + length])
-        packed, described = header["message"], header["buffers"]
-        buffers = _views(data, start + length, described)
-        return _unpack(packed, kind, buffers, 0)  # type: ignore[no-any-return]
+        written = data[start : start + length]
+        header = json.loads(written)
+        message: M = _unpack(header["message"], kind, _views(data, start + length, header["buffers"]), 0)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CodecError(f"the message's header is malformed ({type(error).__name__})") from None
+    if _header(message)[0] != written:
+        raise CodecError("the message's header has more in it than its message, or another form")
+    return message
 
 
 def _views(data: bytes, position: int, described: list[list[Any]]) -> list[np.ndarray[Any, Any]]:
@@ -185,9 +189,7 @@ def _unpack_array(value: Any, hint: Any, buffers: list[np.ndarray[Any, Any]]) ->
     return array
 
 
-def _unpack_message(
-    value: Any, hint: type[Message], buffers: list[np.ndarray[Any, Any]], depth: int
-) -> Message:
+def _unpack_message(value: Any, hint: type[Message], buffers: list[np.ndarray[Any, Any]], depth: int) -> Message:
     kind = message_type(value["type"])
     if not issubclass(kind, hint):
         raise CodecError(f"a {hint.__name__} was expected, not a {kind.__name__}")

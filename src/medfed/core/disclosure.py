@@ -16,9 +16,7 @@ def releasable(count: int, minimum: int) -> bool:
     return count == 0 or count >= minimum
 
 
-def suppress_cells(
-    cells: Mapping[str, int], minimum: int, *, total_shown: bool = True
-) -> dict[str, int | None]:
+def suppress_cells(cells: Mapping[str, int], minimum: int, *, total_shown: bool = True) -> dict[str, int | None]:
     """The cells with those in 1…minimum-1 withheld.
 
     Where the total is shown beside them and only one cell was withheld, the smallest other non-zero cell is

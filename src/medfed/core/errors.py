@@ -73,7 +73,6 @@ class RefusalReason(enum.StrEnum):
     REQUESTS = "policy.limits.requests"
     REQUEST_BYTES = "policy.limits.request_bytes"
     RELEASED_BYTES = "policy.limits.released_bytes"
-    BOUNDS = "bounds"
     LEDGER = "ledger_unwritable"
 
 

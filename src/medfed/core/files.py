@@ -9,9 +9,7 @@ from pathlib import Path
 from medfed.core.errors import RunFolderError
 
 
-def write_atomically(
-    path: Path, data: bytes | str, *, durable: bool = False, mode: int | None = None
-) -> None:
+def write_atomically(path: Path, data: bytes | str, *, durable: bool = False, mode: int | None = None) -> None:
     """Write beside the file, then rename over it; ``durable`` also forces it to the disk (fsync).
 
     mode: permission bits set before any content is written. Raises RunFolderError where the disk is full or the

@@ -105,9 +105,7 @@ def add(total: M | None, contribution: M) -> M:
     for name in names:
         left, right = getattr(total, name), getattr(contribution, name)
         if np.shape(left) != np.shape(right):
-            raise CodecError(
-                f"{type(contribution).__name__}.{name} has another shape than at the other sites"
-            )
+            raise CodecError(f"{type(contribution).__name__}.{name} has another shape than at the other sites")
         added[name] = left + right
     return type(contribution)(**added)
 

@@ -161,6 +161,7 @@ class Algorithm(Protocol[S]):
     REQUIRES: optional extras it imports. LAWS: the promises it is tested for. STEPS: every step it calls;
     a site admits no other. ASKS: whether it calls ``ask`` or ``stream``, which secure aggregation excludes.
     PLAIN_SGD: whether its formulas hold for plain SGD at the sites alone: no Adam, momentum or clipping.
+    AVERAGES: whether the new model is a mean of the sites' models, as running statistics (batch normalisation) need.
     """
 
     REQUIRES: ClassVar[tuple[str, ...]]
@@ -168,6 +169,7 @@ class Algorithm(Protocol[S]):
     STEPS: ClassVar[tuple[Step[Any, Any], ...]]
     ASKS: ClassVar[bool]
     PLAIN_SGD: ClassVar[bool]
+    AVERAGES: ClassVar[bool]
 
     def initialize(self, fed: Federation) -> S:
         """The state before the first round."""

@@ -42,7 +42,8 @@ class Request(Message, wire="request"):
 class Reply(Message, wire="reply"):
     """A site's answer to the request of the same run, round and call; ``body`` may be a :class:`Failure`.
 
-    version: the version of the site's memory after the request.
+    version: the version of the site's memory after the request. request: digest of the request it answers, since
+    numbers alone do not tell a late reply to an abandoned request apart.
     """
 
     run: str
@@ -50,6 +51,7 @@ class Reply(Message, wire="reply"):
     round: int
     call: int
     version: int
+    request: str
     body: Message
 
 

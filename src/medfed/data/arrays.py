@@ -73,14 +73,10 @@ def _columns(features: NDArray[Any], site: str) -> dict[str, NDArray[Any]]:
         else:
             columns = {f"x{i}": np.array(values, dtype=np.float64) for i, values in enumerate(features.T)}
     except (TypeError, ValueError):
-        raise DataError(
-            "features have to be numbers", where=site, remedy="encode text as numbers first"
-        ) from None
+        raise DataError("features have to be numbers", where=site, remedy="encode text as numbers first") from None
     for name, values in columns.items():
         if np.isinf(values).any() or (values.ndim > 1 and np.isnan(values).any()):
-            raise DataError(
-                "numbers that are not finite", where=f"{site}, column {name!r}", remedy="mend the array"
-            )
+            raise DataError("numbers that are not finite", where=f"{site}, column {name!r}", remedy="mend the array")
     return columns
 
 

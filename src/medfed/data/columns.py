@@ -58,9 +58,7 @@ def feature_columns(data: DataSpec, raw: RawTable) -> tuple[str, ...]:
     """The columns that are features: those declared, or every one of the table where none is declared."""
     special = {data.label.column if data.label else None, data.id, data.split.column}
     named = data.columns if data.columns else raw.columns
-    return tuple(
-        n for n in named if n not in special and not (n in data.columns and data.columns[n].type == "ignore")
-    )
+    return tuple(n for n in named if n not in special and not (n in data.columns and data.columns[n].type == "ignore"))
 
 
 def ignored_columns(data: DataSpec, raw: RawTable) -> tuple[str, ...]:
@@ -81,9 +79,7 @@ def require_columns(names: tuple[str, ...], raw: RawTable, site: str) -> None:
             close = difflib.get_close_matches(name, list(raw.columns), n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             known = set(names) & set(raw.columns)
-            listed = (
-                f"columns found: {', '.join(list(raw.columns)[:20])}" if known else "check the column names"
-            )
+            listed = f"columns found: {', '.join(list(raw.columns)[:20])}" if known else "check the column names"
             raise DataError(
                 f"there is no column {name!r}",
                 where=f"{site} ({raw.source})",
@@ -121,13 +117,9 @@ def typed(values: Texts, kind: Kind, column: Column | None, name: str, place: Pl
         allowed = {level(value) for value in column.levels}
         outside = np.array([v is not None and v not in allowed for v in levels.tolist()], dtype=bool)
         if outside.any():
-            raise place.error(
-                name, "a level outside the declared set", "add it to levels, or mend the data", outside
-            )
+            raise place.error(name, "a level outside the declared set", "add it to levels, or mend the data", outside)
     elif kind is Kind.BINARY and (found := len(set(levels.tolist()) - {None})) > 2:
-        raise place.error(
-            name, f"{found} different values in a binary column", "declare it categorical or continuous"
-        )
+        raise place.error(name, f"{found} different values in a binary column", "declare it categorical or continuous")
     return levels
 
 
@@ -142,9 +134,7 @@ def typed_numbers(values: Texts, column: Column | None, name: str, place: Place)
             unreadable,
         )
     if (infinite := np.isinf(numbers)).any():
-        raise place.error(
-            name, "infinite values", "mend the data, or list the text under missing.markers", infinite
-        )
+        raise place.error(name, "infinite values", "mend the data, or list the text under missing.markers", infinite)
     low = -np.inf if column is None or column.minimum is None else column.minimum
     high = np.inf if column is None or column.maximum is None else column.maximum
     for bad, which in ((numbers < low, "below the minimum"), (numbers > high, "above the maximum")):

@@ -61,11 +61,7 @@ def new_encoding(
     kinds: dict[str, Kind], levels: dict[str, tuple[str, ...]], standardize: str, classes: tuple[str, ...]
 ) -> Encoding:
     """An encoding that neither imputes nor knows means yet."""
-    names = [
-        name
-        for column, kind in kinds.items()
-        for name in _feature_names(column, kind, levels.get(column, ()))
-    ]
+    names = [name for column, kind in kinds.items() for name in _feature_names(column, kind, levels.get(column, ()))]
     is_array = Kind.ARRAY in kinds.values()
     return Encoding(
         columns=tuple(kinds),
@@ -103,23 +99,24 @@ def encode(table: SiteTable, encoding: Encoding, split: Split | None) -> Example
     return Examples(features, _targets(rows, encoding))
 
 
-def encode_rows(
-    raw: RawTable, data: DataSpec, encoding: Encoding
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def encode_rows(raw: RawTable, data: DataSpec, encoding: Encoding) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The features of new rows, which need no label, and the index in ``raw`` of each row that was kept.
 
-    Rows with a missing feature are left out unless the encoding imputes. Raises DataError as loading a table
+    Rows with a missing feature are left out unless the encoding imputes, and so are those with a level that no
+    training row had. Raises DataError as loading a table
     does.
     """
     place = Place("new data", raw)
     require_columns(encoding.columns, raw, place.site)
     columns = {}
     kept = np.ones(raw.rows, dtype=bool)
-    for name, kind, fill in zip(encoding.columns, encoding.kinds, encoding.fill, strict=True):
+    for index, (name, kind, fill) in enumerate(zip(encoding.columns, encoding.kinds, encoding.fill, strict=True)):
         text = with_missing(raw.columns[name], data.missing.markers)
         columns[name] = typed(text, kind, data.columns.get(name), name, place)
         if np.isnan(fill):
             kept &= ~absent(columns[name], kind)
+        if kind.has_levels:
+            kept &= level_codes(columns[name], encoding.levels[index], 0.0) >= 0
     matrix = _design({name: values[kept] for name, values in columns.items()}, encoding, place.site)
     return _standardized(matrix, encoding, place.site), np.flatnonzero(kept)
 

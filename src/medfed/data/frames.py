@@ -21,9 +21,7 @@ def raw_from_frame(frame: pandas.DataFrame, source: str = "data frame") -> RawTa
     """
     names = list(frame.columns)
     if not all(isinstance(name, str) for name in names):
-        raise DataError(
-            "column names have to be text", where=source, remedy="frame.columns = frame.columns.map(str)"
-        )
+        raise DataError("column names have to be text", where=source, remedy="frame.columns = frame.columns.map(str)")
     if len(set(names)) < len(names):
         raise DataError("two columns have the same name", where=source, remedy="rename one of them")
     return RawTable({name: _as_text(frame[name].to_numpy(dtype=object)) for name in names}, source)

@@ -119,9 +119,7 @@ def published_benchmark(source: Path) -> dict[str, pandas.DataFrame]:
     sites = {}
     for site, name in SITES.items():
         text = io.StringIO(_with_header(site, _verified(site, source)))
-        frame = (
-            pandas.read_csv(text, na_values="?").drop(columns=list(_UNUSED)).dropna().reset_index(drop=True)
-        )
+        frame = pandas.read_csv(text, na_values="?").drop(columns=list(_UNUSED)).dropna().reset_index(drop=True)
         diseased = frame["num"] > 0
         counts = diseased.value_counts()
         train, _test = train_test_split(

@@ -111,9 +111,7 @@ def moments(site: SiteContext, message: Encoding) -> ColumnTotals:
             sums.append(0.0)
             codes = level_codes(values, known, np.nan)
             levels.append(np.bincount(codes[codes >= 0], minlength=len(known)))
-    total = ColumnTotals(
-        rows.rows(), np.array(counts, dtype=np.int64), np.array(sums), np.concatenate(levels)
-    )
+    total = ColumnTotals(rows.rows(), np.array(counts, dtype=np.int64), np.array(sums), np.concatenate(levels))
     _refuse_huge(total.sums, LARGEST_SUM, message.columns, site.site)
     return total
 
@@ -187,26 +185,16 @@ def agreed_columns(fed: Federation, data: DataSpec, task_type: str) -> Encoding:
     if undeclared or classes is None or not data.columns:
         reports = fed.ask(report_levels, Question())
         if not reports:
-            raise DataError(
-                "no site reports its levels", remedy="declare columns, levels and classes in the task"
-            )
+            raise DataError("no site reports its levels", remedy="declare columns, levels and classes in the task")
         if not data.columns:
-            kinds = agree_kinds(
-                {site: {c.name: c.kind for c in report.columns} for site, report in reports.items()}
-            )
-        reported = {
-            name: [c.levels for r in reports.values() for c in r.columns if c.name == name] for name in kinds
-        }
+            kinds = agree_kinds({site: {c.name: c.kind for c in report.columns} for site, report in reports.items()})
+        reported = {name: [c.levels for r in reports.values() for c in r.columns if c.name == name] for name in kinds}
         for name in [n for n in kinds if kinds[n].has_levels and n not in levels]:
-            kinds[name], levels[name] = _agreed_levels(
-                name, kinds[name], reported[name], declared=name in data.columns
-            )
+            kinds[name], levels[name] = _agreed_levels(name, kinds[name], reported[name], declared=name in data.columns)
         classes = _agreed_classes([r.classes for r in reports.values()]) if classes is None else classes
     encoding = new_encoding(kinds, levels, data.standardize, classes)
     if not (encoding.features or encoding.is_array):
-        raise DataError(
-            "no column has two values that enough patients share", remedy="declare its levels in the task"
-        )
+        raise DataError("no column has two values that enough patients share", remedy="declare its levels in the task")
     return encoding
 
 

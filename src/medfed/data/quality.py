@@ -116,9 +116,7 @@ def _class_tallies(table: SiteTable, classes: tuple[str, ...], split: Split | No
     return {name: Tally.of(table.ids, mask & (table.targets == name)) for name in classes}
 
 
-def _warnings(
-    table: SiteTable, classes: tuple[str, ...], minimum: int, missing: Mapping[str, int | None]
-) -> list[str]:
+def _warnings(table: SiteTable, classes: tuple[str, ...], minimum: int, missing: Mapping[str, int | None]) -> list[str]:
     found = []
     patients = table.patients()
     if patients < max(_FEW_PATIENTS, minimum):

@@ -52,9 +52,7 @@ def _class_of_patients(ids: Sequence[str], classes: Sequence[str]) -> dict[str, 
     return {patient: max(found, key=lambda name: (found[name], name)) for patient, found in counts.items()}
 
 
-def _stratified(
-    position: dict[str, float], class_of: dict[str, str], fractions: NDArray[np.float64]
-) -> dict[str, int]:
+def _stratified(position: dict[str, float], class_of: dict[str, str], fractions: NDArray[np.float64]) -> dict[str, int]:
     members: defaultdict[str, list[str]] = defaultdict(list)
     for patient in sorted(position, key=lambda p: (position[p], p)):
         members[class_of[patient]].append(patient)

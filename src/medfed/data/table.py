@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medfed.core.errors import DataError
+from medfed.core.errors import DataError, Refused
 from medfed.core.examples import Split
 from medfed.data.columns import (
     Place,
@@ -58,9 +58,9 @@ class SiteTable:
         """A column's values as the federation understands them, which may be wider than here (see
         agree_kinds)."""
         if column not in self.columns:
-            raise DataError(
-                f"there is no column {column!r}", where=self.site, remedy="declare it, or leave it out"
-            )
+            raise DataError(f"there is no column {column!r}", where=self.site, remedy="declare it, or leave it out")
+        if kind.has_levels and not self.kinds[column].has_levels:
+            raise Refused(f"{column!r} holds numbers here, and counting them as levels would tell single patients'")
         return converted(self.columns[column], self.kinds[column], kind)
 
     def mask(self, split: Split | None) -> NDArray[np.bool_]:
@@ -107,9 +107,7 @@ def load_table(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: i
     label = _label(data, site, raw)
     require_columns(wanted_columns(data), raw, site)
     if raw.rows == 0:
-        raise DataError(
-            "there are no rows", where=f"{site} ({raw.source})", remedy="the file needs rows of values"
-        )
+        raise DataError("there are no rows", where=f"{site} ({raw.source})", remedy="the file needs rows of values")
     place = Place(site, raw)
     texts = {n: with_missing(raw.columns[n], data.missing.markers) for n in _used(data, raw)}
     kinds, columns = typed_features(data, texts, place)
@@ -158,9 +156,7 @@ def assembled(
     missing = {name: kept & absent(values, table.kinds[name]) for name, values in table.columns.items()}
     for name, rows in missing.items():
         if rows[kept].all():
-            raise DataError(
-                "no row has a value", where=f"{table.site}, column {name!r}", remedy="declare it: ignore"
-            )
+            raise DataError("no row has a value", where=f"{table.site}, column {name!r}", remedy="declare it: ignore")
     incomplete = np.zeros_like(kept)
     if data.missing.strategy == "drop":
         incomplete = kept & ~unlabelled & np.logical_or.reduce(list(missing.values()))
@@ -264,9 +260,7 @@ def _repeated(raw: RawTable) -> NDArray[np.bool_]:
 def _given_splits(values: Texts, column: str, place: Place) -> SplitCodes:
     codes = np.array([_CODE.get(v.strip().lower(), -1) if v else -1 for v in values.tolist()], dtype=np.int8)
     if (unknown := codes < 0).any():
-        raise place.error(
-            column, "neither train, validation nor test", "give every row one of the three", unknown
-        )
+        raise place.error(column, "neither train, validation nor test", "give every row one of the three", unknown)
     return codes
 
 

@@ -40,9 +40,7 @@ class Deviations(Message, wire="data.deviations"):
 def without_empty_other(encoding: Encoding, totals: ColumnTotals) -> tuple[Encoding, ColumnTotals]:
     """Leave out ``other`` where every level that is rare at one site is named by another."""
     flat = [(column, text) for column, known in enumerate(encoding.levels) for text in known]
-    used = np.array(
-        [text != OTHER or count > 0 for (_, text), count in zip(flat, totals.levels, strict=True)], bool
-    )
+    used = np.array([text != OTHER or count > 0 for (_, text), count in zip(flat, totals.levels, strict=True)], bool)
     levels = {
         name: tuple(text for (column, text), kept in zip(flat, used, strict=True) if kept and column == index)
         for index, name in enumerate(encoding.columns)
@@ -56,13 +54,9 @@ def imputation(encoding: Encoding, totals: ColumnTotals) -> NDArray[np.float64]:
     """What a missing value becomes, per column: the mean, or the index of the most frequent level (ties:
     first)."""
     fills = []
-    for index, (name, levels) in enumerate(
-        zip(encoding.columns, _by_column(encoding, totals.levels), strict=True)
-    ):
+    for index, (name, levels) in enumerate(zip(encoding.columns, _by_column(encoding, totals.levels), strict=True)):
         if totals.counts[index] == 0:
-            raise DataError(
-                "no training row has a value", where=f"column {name!r}", remedy="declare it: ignore"
-            )
+            raise DataError("no training row has a value", where=f"column {name!r}", remedy="declare it: ignore")
         if encoding.kinds[index] is Kind.CONTINUOUS:
             fills.append(totals.sums[index] / totals.counts[index])
         else:

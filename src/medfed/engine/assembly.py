@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from medfed.core.errors import UserError
+from medfed.core.errors import DataError, UserError
+from medfed.core.examples import Split
 from medfed.data.table import merge_tables
 from medfed.engine.federation import Conversation, SiteFederation
 from medfed.engine.inprocess import InProcess
@@ -32,9 +33,7 @@ def check_parts(task: TaskFile, sites: tuple[str, ...]) -> Strategy:
     spec = task.spec
     for site in sites:
         if site in RESERVED:
-            raise UserError(
-                f"no site can be called {site!r}", remedy=f"rename it; taken: {', '.join(RESERVED)}"
-            )
+            raise UserError(f"no site can be called {site!r}", remedy=f"rename it; taken: {', '.join(RESERVED)}")
     if spec.model.name not in MODELS.names():
         raise task.error(
             "model",
@@ -59,12 +58,15 @@ class Assembly:
     simulation: Simulation
 
 
-def assemble(
-    task: TaskFile, sites: Mapping[str, SimulatedSite], folder: Path, run: str, key: SigningKey
-) -> Assembly:
+def assemble(task: TaskFile, sites: Mapping[str, SimulatedSite], folder: Path, run: str, key: SigningKey) -> Assembly:
     """Put a simulation together in a folder. Raises what :func:`check_parts` raises."""
     spec, names = task.spec, tuple(sorted(sites))
     strategy, digest = check_parts(task, names), task_digest(task.spec)
+    for name in names:
+        if sites[name].table.rows(Split.TRAIN) == 0:
+            raise DataError(
+                "there are no training rows", where=name, remedy="leave the site out, or raise data.split.train"
+            )
     networks = NetworkCache(spec.model, spec.seed)
     parties = {name: sites[name] for name in names}
     if any(POOLED in lane.trainers for lane in strategy.lanes):

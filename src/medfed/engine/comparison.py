@@ -41,9 +41,7 @@ class Comparison:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunFolderError(
-                f"the folder cannot be made ({error.strerror})", where=str(self.folder)
-            ) from error
+            raise RunFolderError(f"the folder cannot be made ({error.strerror})", where=str(self.folder)) from error
         write_atomically(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         write_atomically(resolved, task)
 
@@ -61,8 +59,6 @@ def strategy_tasks(task: TaskFile) -> dict[str, TaskFile]:
     """The task under each strategy that it compares, with that strategy's overrides of ``federation``."""
     spec = task.spec
     return {
-        strategy.name: TaskFile(
-            spec.model_copy(update={"federation": federation_for(spec, strategy)}), task.document
-        )
+        strategy.name: TaskFile(spec.model_copy(update={"federation": federation_for(spec, strategy)}), task.document)
         for strategy in spec.compare.strategies
     }

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from medfed.core.errors import CodecError, QuorumLost, Refused
+from medfed.core.errors import CodecError, DataError, MedFedError, QuorumLost, Refused
 from medfed.core.messages import Message
 from medfed.core.protocols import Engine
 from medfed.core.rng import generator
@@ -71,10 +71,9 @@ class Conversation:
             )
             for site, message in sorted(messages.items())
         ]
-        silent = dict.fromkeys(messages)
+        silent = {request.site: request.digest() for request in requests}
         for reply in self.engine.exchange(requests):
-            asked = (reply.run, reply.round, reply.call) == (self.run, self.round, call)
-            if asked and reply.site in silent:
+            if silent.get(reply.site) == reply.request:
                 del silent[reply.site]
                 opened: R | Failure = self._opened(reply, step)
                 yield reply.site, opened
@@ -132,7 +131,7 @@ class SiteFederation:
                 else:
                     fold.contribute(site, body)
             total = fold.finish()
-        self._check_quorum(len(messages), failures)
+        self._check_quorum(step, len(messages), failures)
         if total is None:
             raise _lost(step, failures)
         return total
@@ -156,16 +155,16 @@ class SiteFederation:
                 refused += 1
             else:
                 failures.append((site, body))
-        self._check_quorum(len(messages) - refused, failures)
+        self._check_quorum(step, len(messages) - refused, failures)
 
     def _addressed(self, message: M | Mapping[str, M], sites: Sequence[str] | None) -> dict[str, M]:
         if isinstance(message, Mapping):
             return {site: message[site] for site in (self.sites if sites is None else sites)}
         return dict.fromkeys(self.sites if sites is None else sites, message)
 
-    def _check_quorum(self, asked: int, failures: list[tuple[str, Failure]]) -> None:
+    def _check_quorum(self, step: Step[Any, Any], asked: int, failures: list[tuple[str, Failure]]) -> None:
         if asked - len(failures) < share(self.settings.quorum, asked):
-            raise _lost(None, failures)
+            raise _lost(step, failures)
 
 
 def _demand(step: Step[Any, Any], *, summed: bool) -> None:
@@ -179,14 +178,18 @@ def share(part: float, whole: int) -> int:
     return min(part, whole) if isinstance(part, int) else math.ceil(part * whole - 1e-9)
 
 
-def _lost(step: Step[Any, Any] | None, failures: list[tuple[str, Failure]]) -> Refused | QuorumLost:
-    """The error that names every site which did not answer; a refusal where policies alone were the cause."""
+def _lost(step: Step[Any, Any], failures: list[tuple[str, Failure]]) -> MedFedError:
+    """The error that names every site which did not answer, by what was the cause at all of them.
+
+    Policies alone: Refused. The data alone: DataError, since going on with other rows would be another run.
+    """
     told = "; ".join(f"{site}: {failure.sentence} ({failure.step})" for site, failure in sorted(failures))
-    if failures and all(failure.code == Refused.code for _, failure in failures):
-        return Refused(
-            told, remedy="ask the sites' stewards, or lower federation.quorum to go on without them"
-        )
+    codes = {failure.code for _, failure in failures}
+    if codes == {Refused.code}:
+        return Refused(told, remedy="or lower federation.quorum, to go on without these sites")
+    if codes == {DataError.code}:
+        return DataError(told, remedy="mend the data or the task, and start a new run")
     return QuorumLost(
-        f"too few sites answered: {told or (step.name if step else '')}",
+        f"too few sites answered: {told or step.name}",
         remedy="mend the sites and go on with: medfed run --resume DIR; or lower federation.quorum",
     )

@@ -76,6 +76,11 @@ class RunFolder:
         return self.path / "task.yaml"
 
     @property
+    def begun(self) -> bool:
+        """Whether a state was checkpointed."""
+        return (self.path / "checkpoint" / "state").is_file()
+
+    @property
     def finished(self) -> bool:
         """Whether the run came to its end."""
         return (self.path / "results.json").is_file()
@@ -90,11 +95,7 @@ class RunFolder:
     def record(self, state: RunState, metrics: RoundMetrics | None = None) -> None:
         """Append a round's metrics, then checkpoint its state. Raises RunFolderError where the disk is full."""
         file = self.path / "metrics.jsonl"
-        lines = (
-            "".join(f"{json.dumps(_line(row), ensure_ascii=False)}\n" for row in metrics.rows)
-            if metrics
-            else ""
-        )
+        lines = "".join(f"{json.dumps(_line(row), ensure_ascii=False)}\n" for row in metrics.rows) if metrics else ""
         try:
             with file.open("ab") as stream:
                 stream.write(lines.encode())
@@ -116,18 +117,14 @@ class RunFolder:
         try:
             checkpoint = decode(path.read_bytes(), Checkpoint)
         except CodecError as error:
-            raise RunFolderError(
-                "the checkpoint is damaged", where=str(path), remedy="start a new run"
-            ) from error
+            raise RunFolderError("the checkpoint is damaged", where=str(path), remedy="start a new run") from error
         with file.open("ab") as stream:
             stream.truncate(checkpoint.metrics_bytes)
         return checkpoint.state
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file whole."""
-        write_atomically(
-            self.path / name, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        )
+        write_atomically(self.path / name, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _line(row: Row) -> dict[str, Any]:

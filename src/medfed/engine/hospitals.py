@@ -79,11 +79,7 @@ def _table(task: TaskFile, site: str, rows: SiteInput) -> SiteTable:
 
 def _folders(task: TaskFile, data: Path) -> dict[str, SiteEntry]:
     """One site a folder, for a task that names none."""
-    names = (
-        sorted(p.name for p in data.iterdir() if p.is_dir() and not p.name.startswith("."))
-        if data.is_dir()
-        else []
-    )
+    names = sorted(p.name for p in data.iterdir() if p.is_dir() and not p.name.startswith(".")) if data.is_dir() else []
     if not names:
         raise task.error(
             "sites",
@@ -104,7 +100,5 @@ def _below(task: TaskFile, data: Path, path: str, *keys: str) -> Path:
         )
     if not target.exists():
         known = ", ".join(sorted(p.name for p in data.iterdir())[:8]) if data.is_dir() else "no such folder"
-        raise task.error(
-            *keys, cause=f"there is no {path!r} in the data folder {data}", remedy=f"it has: {known}"
-        )
+        raise task.error(*keys, cause=f"there is no {path!r} in the data folder {data}", remedy=f"it has: {known}")
     return target

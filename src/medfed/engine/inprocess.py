@@ -16,9 +16,7 @@ class InProcess:
     sites work side by side.
     """
 
-    def __init__(
-        self, nodes: Mapping[str, Callable[[Request], Reply]], deadline: float | None = None
-    ) -> None:
+    def __init__(self, nodes: Mapping[str, Callable[[Request], Reply]], deadline: float | None = None) -> None:
         self._nodes = nodes
         self._deadline = deadline
 

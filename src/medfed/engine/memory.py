@@ -63,6 +63,7 @@ class SiteMemory:
         self._durable = durable
         self._settled = Settled(0, (), 0, 0)
         self._versions: dict[int, Version] = {}
+        self._failed = 0
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             self._load(folder)
@@ -70,8 +71,16 @@ class SiteMemory:
 
     @property
     def requests(self) -> int:
-        """The number of requests handled in this run."""
+        """The requests of this run: those handled, and those that failed since the process began."""
+        return self._handled + self._failed
+
+    @property
+    def _handled(self) -> int:
         return max((v.requests for v in self._versions.values()), default=self._settled.requests)
+
+    def count_failure(self) -> None:
+        """Count a request that was refused or failed, so that no limit is got round by failing."""
+        self._failed += 1
 
     @property
     def released_bytes(self) -> int:
@@ -116,13 +125,10 @@ class SiteMemory:
             return
         top = self._versions[number]
         self._settled = Settled(number, tuple(self.at(number).values()), top.requests, top.released_bytes)
-        if self._folder is not None:
-            write_atomically(self._folder / "settled", encode(self._settled), durable=self._durable)
+        self._write("settled", self._settled)
         self._forget([n for n in self._versions if n <= number])
 
-    def record(
-        self, request: Request, reply_body: Message, kept: tuple[Message, ...], released: int
-    ) -> Reply:
+    def record(self, request: Request, reply_body: Message, kept: tuple[Message, ...], released: int) -> Reply:
         """Store the outcome of a request as a new version, and return the reply that carries its number.
 
         Versions that are not among the ancestors of the request's base are abandoned.
@@ -131,23 +137,20 @@ class SiteMemory:
         while number in self._versions:
             ancestors.add(number)
             number = self._versions[number].base
-        number = self._newest + 1
-        reply = Reply(request.run, request.site, request.round, request.call, number, reply_body)
-        version = Version(
-            number,
-            request.base,
-            request.digest(),
-            reply,
-            kept,
-            self.requests + 1,
-            self.released_bytes + released,
-        )
-        if self._folder is not None:
-            write_atomically(self._folder / f"version-{number}", encode(version), durable=self._durable)
+        number, digest = self._newest + 1, request.digest()
+        reply = Reply(request.run, request.site, request.round, request.call, number, digest, reply_body)
+        counters = self._handled + 1, self.released_bytes + released
+        version = Version(number, request.base, digest, reply, kept, *counters)
+        self._write(f"version-{number}", version)
         self._forget([n for n in self._versions if n not in ancestors])
         self._versions[number] = version
         self._newest = number
         return reply
+
+    def _write(self, name: str, content: Message) -> None:
+        """Write one file, for nobody but the site: what it keeps may tell of its patients."""
+        if self._folder is not None:
+            write_atomically(self._folder / name, encode(content), durable=self._durable, mode=0o600)
 
     def _forget(self, numbers: list[int]) -> None:
         for number in numbers:

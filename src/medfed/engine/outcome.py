@@ -44,6 +44,7 @@ def write_outcome(
     folder.write_json("sheets.json", shown)
     folder.write_json("environment.json", environment())
     encoding, spec = state.lanes[0].encoding, process.task
+    absences = (*state.absences, *(absence for found in metrics.values() for absence in found.absences))
     simulation.close("complete")
     folder.write_json(
         "results.json",
@@ -66,7 +67,7 @@ def write_outcome(
             "rows": {site: sheet["splits"] for site, sheet in shown.items()},
             "metrics": {split: _by_site(found.rows) for split, found in metrics.items()},
             "roc": {site: {"fpr": c.fpr.tolist(), "tpr": c.tpr.tolist()} for site, c in curves.items()},
-            "absences": [{"round": a.round, "site": a.site, "sentence": a.sentence} for a in state.absences],
+            "absences": [{"round": a.round, "site": a.site, "sentence": a.sentence} for a in absences],
             "started": folder.origin().started,
             "seconds": round(seconds, 3),
             "baselines": [],

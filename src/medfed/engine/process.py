@@ -1,7 +1,7 @@
 """A run as a process that can be stepped by hand: ``state = initialize()``, ``state, metrics = next(state)``.
 
-A state is a message: it can be kept, written, and gone on from. Stepping the same state twice asks the sites the
-same questions, and they give the stored answers.
+A state is a message: it can be kept, written, and gone on from. Stepping the newest state twice asks the sites the
+same questions, and they give the stored answers; what led to it they have forgotten by then.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from medfed.core.errors import UserError
+from medfed.core.errors import Refused, UserError
 from medfed.core.examples import Split
 from medfed.core.messages import Message, Vector
 from medfed.core.protocols import Algorithm
@@ -19,7 +19,7 @@ from medfed.data.quality import DataSheet
 from medfed.engine.federation import Absence, SiteFederation
 from medfed.engine.stopping import Progress, stop_reason
 from medfed.engine.strategies import Lane, Strategy
-from medfed.evaluate.evaluation import FEDERATED, Candidate, Curve, curves, evaluate
+from medfed.evaluate.evaluation import FEDERATED, Candidate, Curve, curves, evaluate, own_metrics
 from medfed.metrics.measure import Measure, Measures
 from medfed.models.catalogue import NetworkCache
 from medfed.spec.task import ModelSpec, TaskSpec
@@ -73,9 +73,7 @@ class RoundMetrics:
 
     def value(self, metric: str, site: str = FEDERATED) -> float | None:
         """The value of a metric at a site, or over all; None where there is none."""
-        return next(
-            (r.measure.value for r in self.rows if r.site == site and r.measure.metric == metric), None
-        )
+        return next((r.measure.value for r in self.rows if r.site == site and r.measure.metric == metric), None)
 
 
 @dataclass(frozen=True)
@@ -92,6 +90,7 @@ class Process:
         self.federation.conversation.begin_round(0, {})
         data = self.task.data
         agreed = agreed_columns(self.federation, data, self.task.task_type)
+        check_classes(len(agreed.classes), self.task)
         lanes = []
         for lane in self.strategy.lanes:
             trainers = self.federation.restricted(lane.trainers)
@@ -111,18 +110,12 @@ class Process:
         """One round of every lane that is not done, and the metrics after it. Raises QuorumLost, Refused."""
         number = state.round + 1
         self._begin(state, number)
-        lanes = tuple(
-            self._advance(lane, kept) for lane, kept in zip(self.strategy.lanes, state.lanes, strict=True)
-        )
+        lanes = tuple(self._advance(lane, kept) for lane, kept in zip(self.strategy.lanes, state.lanes, strict=True))
         limit = number >= self.task.federation.total_rounds
-        due = limit or number % self.task.evaluation.every == 0
-        metrics = (
-            self._measure(lanes, Split(self.task.monitored_split), number)
-            if due
-            else RoundMetrics(number, ())
-        )
-        progress = state.progress.after(metrics.value(self.task.stop.metric or ""), self.task.stop)
         done = all(self._algorithm(lane.encoding).done(lane.algorithm) for lane in lanes)
+        due = done or limit or number % self.task.evaluation.every == 0
+        metrics = self._measure(lanes, Split(self.task.monitored_split), number) if due else RoundMetrics(number, ())
+        progress = state.progress.after(metrics.value(self.task.stop.metric or ""), self.task.stop)
         reason = stop_reason(progress, self.task.stop, done=done, limit=limit)
         new = tuple(self.federation.conversation.absences)
         after = RunState(number, lanes, self._versions(), progress, self._absences(state.absences), reason)
@@ -135,7 +128,8 @@ class Process:
     def measure(self, state: RunState, split: Split) -> RoundMetrics:
         """The metrics of a state's models on a split."""
         self._begin(state, state.round)
-        return self._measure(state.lanes, split, state.round)
+        metrics = self._measure(state.lanes, split, state.round)
+        return replace(metrics, absences=tuple(self.federation.conversation.absences))
 
     def curves(self, state: RunState, split: Split) -> dict[str, Curve]:
         """ROC curves of a state's models on a split, by site and federated; none for regression or many classes."""
@@ -155,8 +149,14 @@ class Process:
         return LaneState(kept.encoding, algorithm.round(trainers, kept.algorithm))
 
     def _algorithm(self, encoding: Encoding) -> Algorithm[Message]:
-        shape = input_shape(encoding, self.task.model)
-        initial = self.networks.initial_weights(shape, len(encoding.classes))
+        shape, classes = input_shape(encoding, self.task.model), len(encoding.classes)
+        if self.networks.get(shape, classes).has_statistics and not self.strategy.kind.AVERAGES:
+            strategy, model = self.task.federation.strategy.name, self.task.model.name
+            raise UserError(
+                f"{strategy} cannot aggregate the running statistics (batch normalisation) of {model}",
+                remedy="choose a strategy that averages: fedavg, fedprox or scaffold",
+            )
+        initial = self.networks.initial_weights(shape, classes)
         return self.strategy.algorithm(initial, self.task.federation.total_rounds, self.task.stop.tolerance)
 
     def _models(self, lanes: tuple[LaneState, ...]) -> Iterator[tuple[Lane, Encoding, Vector]]:
@@ -171,7 +171,12 @@ class Process:
         }
 
     def _measure(self, lanes: tuple[LaneState, ...], split: Split, number: int) -> RoundMetrics:
+        """The metrics; a site that failed is told from one that withholds."""
         measured = evaluate(self.federation, self._candidates(lanes, split))
+        absences = self.federation.conversation.absences
+        failed = {a.site for a in absences if a.step == own_metrics.name and a.code != Refused.code}
+        for site in failed:
+            measured[site] = Measures(tuple(replace(m, reason="no answer") for m in measured[site].measures))
         return RoundMetrics(number, tuple(_rows(number, split, measured)))
 
     def _begin(self, state: RunState, number: int) -> None:
@@ -181,15 +186,28 @@ class Process:
         return before + tuple(self.federation.conversation.absences)
 
     def _versions(self) -> tuple[SiteVersion, ...]:
-        return tuple(
-            SiteVersion(site, n) for site, n in sorted(self.federation.conversation.versions.items())
-        )
+        return tuple(SiteVersion(site, n) for site, n in sorted(self.federation.conversation.versions.items()))
 
 
 def _rows(number: int, split: Split, measured: dict[str, Measures]) -> Iterator[Row]:
     for site, measures in measured.items():
         for measure in measures.measures:
             yield Row(number, site, split, measure)
+
+
+def check_classes(classes: int, task: TaskSpec) -> None:
+    """Raise UserError where the data have another number of classes than the task says elsewhere."""
+    weights, declared = task.federation.class_weights, task.model.num_classes
+    if isinstance(weights, tuple) and len(weights) != classes:
+        raise UserError(
+            f"federation.class_weights has {len(weights)} weights, and the data have {classes} classes",
+            remedy="give one weight a class, in the order of the classes, or write: balanced",
+        )
+    if declared is not None and declared != classes:
+        raise UserError(
+            f"model.num_classes is {declared}, and the data have {classes} classes",
+            remedy="leave it out, or declare all classes by data.label.classes",
+        )
 
 
 def input_shape(encoding: Encoding, model: ModelSpec) -> tuple[int, ...]:

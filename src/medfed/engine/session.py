@@ -49,9 +49,7 @@ class Encoded:
 class SiteSession:
     """The context of one request. ``changes`` are the messages the step kept, for the site's memory."""
 
-    def __init__(
-        self, node: SiteNode, request: Request, kept: dict[type[Message], Message], policy: Policy
-    ) -> None:
+    def __init__(self, node: SiteNode, request: Request, kept: dict[type[Message], Message], policy: Policy) -> None:
         self._node = node
         self._request = request
         self._memory = kept

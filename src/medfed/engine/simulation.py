@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from medfed.core.wire import Reply, Request
 from medfed.data.table import SiteTable
+from medfed.engine.cohort import check_cohort
 from medfed.engine.memory import SiteMemory
 from medfed.engine.site import SiteNode
 from medfed.govern.entries import OpenedEntry, PolicyEntry
@@ -53,29 +54,36 @@ class Simulation:
         folder: Path,
         key: SigningKey,
     ) -> Simulation:
-        """Build every party of a run in its folder, or go on with those that are there."""
-        (folder / "sites").mkdir(parents=True, exist_ok=True)
-        ledgers = folder / "ledger"
-        nodes = {}
-        for name, site in sites.items():
-            nodes[name] = SiteNode(
-                site=name,
-                task=task,
-                digest=digest,
-                steps=steps,
-                table=site.table,
-                policy=_constant(site.policy),
-                ledger=Ledger.open(ledgers, name, key, durable=False),
-                memory=SiteMemory(folder / "sites" / name),
-                networks=networks,
-                log=folder / "sites" / name / "site.log",
-            )
-            if nodes[name].ledger.size == 0:
-                nodes[name].ledger.append(OpenedEntry(run, digest, __version__))
-                nodes[name].ledger.append(PolicyEntry(run, site.policy.model_dump_json()))
-        coordinator = Ledger.open(ledgers, COORDINATOR, key, durable=False)
-        if coordinator.size == 0:
+        """Build every party of a run in its folder, or go on with those that are there.
+
+        Each ledger says which policy is in force from here on. Raises DataError where a site's rows are others than
+        when the run began, and what :meth:`Ledger.open` raises; no file is left open then.
+        """
+        with ExitStack() as undo:
+            coordinator = _opened(Ledger.open(folder / "ledger", COORDINATOR, key, durable=False), undo)
             coordinator.append(OpenedEntry(run, digest, __version__))
+            nodes = {}
+            for name, site in sites.items():
+                place = folder / "sites" / name
+                place.mkdir(parents=True, exist_ok=True)
+                check_cohort(place / "cohort", site.table)
+                ledger = _opened(Ledger.open(folder / "ledger", name, key, durable=False), undo)
+                ledger.append(OpenedEntry(run, digest, __version__))
+                ledger.append(PolicyEntry(run, site.policy.model_dump_json()))
+                nodes[name] = SiteNode(
+                    run=run,
+                    site=name,
+                    task=task,
+                    digest=digest,
+                    steps=steps,
+                    table=site.table,
+                    policy=_constant(site.policy),
+                    ledger=ledger,
+                    memory=SiteMemory(place),
+                    networks=networks,
+                    log=place / "site.log",
+                )
+            undo.pop_all()
         return cls(run, nodes, coordinator, {name: site.policy_source for name, site in sites.items()})
 
     @property
@@ -102,6 +110,11 @@ class Simulation:
         for node in self.nodes.values():
             node.ledger.detach()
         self.coordinator.detach()
+
+
+def _opened(ledger: Ledger, undo: ExitStack) -> Ledger:
+    undo.callback(ledger.detach)
+    return ledger
 
 
 @contextmanager

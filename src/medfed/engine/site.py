@@ -37,6 +37,7 @@ class SiteNode:
     request, so that a change holds at once. log: the site's own file for traces, which may quote values.
     """
 
+    run: str
     site: str
     task: TaskSpec
     digest: str
@@ -64,9 +65,8 @@ class SiteNode:
             return self._declined(request, FailureEntry, MedFedError(cause))
 
     def _answer(self, request: Request) -> Reply:
-        if request.site != self.site:
-            raise Refused(f"the request is for another site than {self.site!r}")
         step, policy = installed_step(request.step), self.policy()
+        self._check_addressed(request, step)
         stored = self.memory.stored_reply(request)
         facts = self._facts(request, step, repeated=stored)
         admit(policy, request, step, facts)
@@ -81,9 +81,16 @@ class SiteNode:
         check_release(policy, step, body, facts)
         return self._release(request, step, body, session.changes)
 
-    def _release(
-        self, request: Request, step: Step[Any, Any], body: Message, changes: tuple[Message, ...]
-    ) -> Reply:
+    def _check_addressed(self, request: Request, step: Step[Any, Any]) -> None:
+        """Refuse what no honest coordinator sends; what a step reads depends on its message, so its type is exact."""
+        if (request.site, request.run) != (self.site, self.run):
+            raise Refused(f"the request is for another site or run than this one at {self.site!r}")
+        if type(request.message) is not step.message:
+            raise Refused(f"{step.name!r} takes another message than the one that came")
+        if request.round < 0 or request.call < 0:
+            raise Refused("rounds and calls are numbered from 0")
+
+    def _release(self, request: Request, step: Step[Any, Any], body: Message, changes: tuple[Message, ...]) -> Reply:
         payload = describe_payload(body)
         entry = ReleaseEntry(
             request.run,
@@ -113,19 +120,17 @@ class SiteNode:
             released_bytes_so_far=self.memory.released_bytes - again,
         )
 
-    def _declined(
-        self, request: Request, kind: type[RefusalEntry] | type[FailureEntry], error: MedFedError
-    ) -> Reply:
+    def _declined(self, request: Request, kind: type[RefusalEntry] | type[FailureEntry], error: MedFedError) -> Reply:
         """A Failure in place of a reply; memory stays as it was, and an entry that cannot be written is logged."""
         code = str(error.reason) if isinstance(error, Refused) else error.code
         try:
-            self.ledger.append(
-                kind(request.run, request.round, request.call, request.step, code, error.cause)
-            )
+            self.ledger.append(kind(request.run, request.round, request.call, request.step, code, error.cause))
         except MedFedError:
             self._log_trace()
-        failure = Failure(error.code, error.cause, request.step)
-        return Reply(request.run, self.site, request.round, request.call, request.base, failure)
+        sentence = f"{error.cause} ({error.remedy})" if error.remedy else error.cause
+        failure = Failure(error.code, sentence, request.step)
+        self.memory.count_failure()
+        return Reply(request.run, self.site, request.round, request.call, request.base, request.digest(), failure)
 
     def _log_trace(self) -> None:
         """Write the trace to the site's log; a log that cannot be written keeps no reply from leaving."""

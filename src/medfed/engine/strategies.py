@@ -116,11 +116,7 @@ def _try_options(task: TaskFile, strategy: Strategy) -> None:
 
     for name, default in ((p.name, p.default) for p in inspect.signature(strategy.kind).parameters.values()):
         value = strategy.options.get(name)
-        if (
-            isinstance(default, float)
-            and value is not None
-            and (isinstance(value, bool) or not _is_number(value))
-        ):
+        if isinstance(default, float) and value is not None and (isinstance(value, bool) or not _is_number(value)):
             raise _bad_option(task, f"{name} takes a number", name)
     try:
         strategy.algorithm(np.zeros(1, np.float32), 1, 0.0)

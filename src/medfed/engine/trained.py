@@ -59,15 +59,9 @@ class TrainedModel:
         from safetensors.torch import load
 
         task = load_task(folder / "task.yaml").spec
-        models = (
-            sorted(path.name for path in (folder / "models").glob("*/"))
-            if (folder / "models").is_dir()
-            else []
-        )
+        models = sorted(path.name for path in (folder / "models").glob("*/")) if (folder / "models").is_dir() else []
         if models and site not in models:
-            raise UserError(
-                "each site has its own model here", remedy=f"add --site, one of: {', '.join(models)}"
-            )
+            raise UserError("each site has its own model here", remedy=f"add --site, one of: {', '.join(models)}")
         place = folder / "models" / str(site) if models else folder
         try:
             encoding = decode((place / "encoding.bin").read_bytes(), Encoding)
@@ -95,19 +89,13 @@ class TrainedModel:
         examples = Examples(features, np.zeros(len(kept), np.float32))
         return predict(self.network, examples, self.task.task_type).scores, kept
 
-    def columns(
-        self, scores: NDArray[np.float64], kept: NDArray[np.int64], rows: int
-    ) -> dict[str, list[object]]:
+    def columns(self, scores: NDArray[np.float64], kept: NDArray[np.int64], rows: int) -> dict[str, list[object]]:
         """The scores as columns over all rows, None where a row has none: probabilities and class, or the value."""
         if self.task.task_type == "regression":
             return {"prediction": _spread(scores, kept, rows)}
         names, probabilities = self.encoding.classes, class_probabilities(scores)
-        chosen = (
-            (scores >= self.task.evaluation.threshold).astype(int) if scores.ndim == 1 else scores.argmax(1)
-        )
-        columns = {
-            f"probability_{name}": _spread(probabilities[:, k], kept, rows) for k, name in enumerate(names)
-        }
+        chosen = (scores >= self.task.evaluation.threshold).astype(int) if scores.ndim == 1 else scores.argmax(1)
+        columns = {f"probability_{name}": _spread(probabilities[:, k], kept, rows) for k, name in enumerate(names)}
         return columns | {"predicted": _spread(np.array(names, dtype=object)[chosen], kept, rows)}
 
 

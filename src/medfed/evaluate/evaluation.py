@@ -1,6 +1,9 @@
 """Metrics of a model, or of one model per site: federated from sums, and per site as SITE releases.
 
-A site that withholds its own metrics still counts in the federated ones if it allows sums.
+A site that withholds its own metrics still counts in the federated ones if it allows sums, unless so few patients
+stand behind its contribution that the other sites' figures would give them away: then it contributes nothing, and
+says so. What this does not prevent: who chooses the model can learn the share of a class from its accuracy, and who
+knows all figures but one site's can subtract. A steward who minds disallows ``site`` releases.
 """
 
 from __future__ import annotations
@@ -15,10 +18,11 @@ from numpy.typing import NDArray
 
 from medfed.core.disclosure import WITHHELD, releasable
 from medfed.core.errors import Refused
-from medfed.core.examples import Split
+from medfed.core.examples import Predictions, Split
 from medfed.core.messages import Message, Vector
 from medfed.core.protocols import Federation, SiteContext
 from medfed.core.steps import Release, Step, step
+from medfed.data.encoding import Encoding
 from medfed.data.findings import Tally
 from medfed.data.table import SiteTable
 from medfed.metrics import classification, regression
@@ -57,15 +61,18 @@ class Curve(Message, wire="evaluation.curve"):
 @step(releases=Release.SUM)
 def class_sums(site: SiteContext, message: Candidate) -> ClassificationSums:
     """The site's contribution to the federated classification metrics."""
-    settings = site.resource(TaskSpec).evaluation
-    predictions = site.predict(message.weights, message.split)
-    return classification.classification_sums(predictions, message.classes, settings.threshold, settings.bins)
+    settings, classes = site.resource(TaskSpec).evaluation, _classes(site, message)
+    predictions, withheld = _contribution(site, message)
+    sums = classification.classification_sums(predictions, classes, settings.threshold, settings.bins)
+    return replace(sums, withheld=withheld)
 
 
 @step(releases=Release.SUM)
 def value_sums(site: SiteContext, message: Candidate) -> RegressionSums:
     """The site's contribution to the federated regression metrics."""
-    return regression.regression_sums(site.predict(message.weights, message.split), message.center)
+    _classes(site, message)
+    predictions, withheld = _contribution(site, message)
+    return replace(regression.regression_sums(predictions, message.center), withheld=withheld)
 
 
 @step(releases=Release.SITE)
@@ -73,15 +80,16 @@ def own_metrics(site: SiteContext, message: Candidate) -> Measures:
     """The site's own metrics.
 
     All are withheld where the split has fewer patients than the policy's minimum count. Where a class has, those
-    that look at one class are: from recall, specificity and accuracy a reader could compute its size.
+    that look at one class are, for from recall, specificity and accuracy together a reader could compute its size.
     """
     table, minimum = site.resource(SiteTable).select(message.split), site.resource(Policy).minimum_count
+    classes = _classes(site, message)
     if not releasable(table.patients(), minimum):
-        return _withheld(message.classes)
+        return _withheld(classes)
     predictions = site.predict(message.weights, message.split)
-    if not message.classes:
+    if not classes:
         return regression.measure(predictions)
-    measured = classification.measure(predictions, message.classes, site.resource(TaskSpec).evaluation.threshold)
+    measured = classification.measure(predictions, classes, site.resource(TaskSpec).evaluation.threshold)
     if all(releasable(patients, minimum) for patients in _patients_by_class(table)):
         return measured
     return Measures(tuple(_hidden(m) if m.metric in classification.BY_CLASS else m for m in measured.measures))
@@ -95,8 +103,25 @@ def own_curve(site: SiteContext, message: Candidate) -> Curve:
     if len(patients) < 2 or min(patients) < minimum:
         return Curve(np.empty(0), np.empty(0))
     predictions = site.predict(message.weights, message.split)
-    sums = classification.classification_sums(predictions, message.classes, 0.5, bins=50)
+    sums = classification.classification_sums(predictions, _classes(site, message), 0.5, bins=50)
     return Curve(*roc_from_histogram(*sums.histogram[0]))
+
+
+def _classes(site: SiteContext, message: Candidate) -> int:
+    """The number of classes, which the site knows itself. Raises Refused where the message says another."""
+    encoding = site.recall(Encoding)
+    if encoding is None or len(encoding.classes) != message.classes:
+        raise Refused("the message names another number of classes than the task has here")
+    return message.classes
+
+
+def _contribution(site: SiteContext, message: Candidate) -> tuple[Predictions, int]:
+    """The predictions that count in a total, and whether (1 or 0) they are withheld for want of patients."""
+    predictions = site.predict(message.weights, message.split)
+    patients = site.resource(SiteTable).patients(message.split)
+    if releasable(patients, site.resource(Policy).minimum_count):
+        return predictions, 0
+    return Predictions(predictions.scores[:0], predictions.targets[:0]), 1
 
 
 STEPS: tuple[Step[Any, Any], ...] = (class_sums, value_sums, own_metrics, own_curve)
@@ -151,9 +176,7 @@ def curves(fed: Federation, candidates: Mapping[str, Candidate], classes: int) -
     if classes != 2:
         return {}
     sites: Sequence[str] = tuple(candidates)
-    shown = {
-        site: curve for site, curve in fed.ask(own_curve, candidates, sites=sites).items() if len(curve.fpr)
-    }
+    shown = {site: curve for site, curve in fed.ask(own_curve, candidates, sites=sites).items() if len(curve.fpr)}
     with contextlib.suppress(Refused):
         negatives, positives = fed.sum(class_sums, candidates, sites=sites).histogram[0]
         if negatives.sum() and positives.sum():

@@ -87,16 +87,13 @@ class Chain:
         if self.heads_reached < len(self.heads):
             missed = self.heads[self.heads_reached].size
             raise LedgerError(
-                f"truncated between head at size {self.vouched} and size {missed}: "
-                f"{self.tree.size} entries are left",
+                f"truncated between head at size {self.vouched} and size {missed}: {self.tree.size} entries are left",
                 where=self.party,
             )
 
     def _check_place(self, recorded: Recorded, index: int) -> None:
         if recorded.index > index:
-            raise self._wrong(
-                index, f"it was dropped or reordered: entry {recorded.index} stands in its place"
-            )
+            raise self._wrong(index, f"it was dropped or reordered: entry {recorded.index} stands in its place")
         if recorded.index < index:
             raise self._wrong(
                 index, f"entry {recorded.index} stands here: an entry was inserted, duplicated or reordered"

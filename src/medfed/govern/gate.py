@@ -15,7 +15,7 @@ import numpy as np
 
 from medfed.core.codec import encode
 from medfed.core.disclosure import releasable
-from medfed.core.errors import RefusalReason, Refused
+from medfed.core.errors import DataError, RefusalReason, Refused
 from medfed.core.messages import Message, out_of_bounds
 from medfed.core.steps import Release, Step
 from medfed.core.wire import Request
@@ -67,9 +67,8 @@ def admit(policy: Policy, request: Request, step: Step[Any, Any], facts: Facts) 
 def check_release(policy: Policy, step: Step[Any, Any], reply: Message, facts: Facts) -> None:
     """Let a step's reply leave, or raise Refused: a summed field out of bounds, or too many bytes."""
     if step.releases is Release.SUM and (name := out_of_bounds(reply)) is not None:
-        raise Refused(
-            f"the field {name!r} of the reply to {step.name!r} is not finite or exceeds its declared bound",
-            reason=RefusalReason.BOUNDS,
+        raise DataError(
+            f"the field {name!r} that {step.name!r} would release is not finite or exceeds its declared bound",
             remedy="lower the learning rate, standardise the columns, or look for extreme values in the data",
         )
     limit = policy.limits.released_bytes

@@ -93,9 +93,7 @@ def consistency_proof(leaves: Sequence[bytes], first: int) -> tuple[bytes, ...]:
     return _subproof(leaves, first, complete=True)
 
 
-def verify_consistency(
-    first: int, second: int, first_root: bytes, second_root: bytes, proof: Sequence[bytes]
-) -> bool:
+def verify_consistency(first: int, second: int, first_root: bytes, second_root: bytes, proof: Sequence[bytes]) -> bool:
     """Whether ``proof`` shows that the tree (first, first_root) is a prefix of (second, second_root)."""
     if not 0 < first <= second:
         return False

@@ -45,9 +45,7 @@ class Verified:
     root: str
 
 
-def verify_ledgers(
-    folder: Path, keys: Mapping[str, VerifyKey] | VerifyKey, *, finished: bool
-) -> list[Verified]:
+def verify_ledgers(folder: Path, keys: Mapping[str, VerifyKey] | VerifyKey, *, finished: bool) -> list[Verified]:
     """Verify every ledger in a folder, each party by its key, or all by one.
 
     finished: the run says that it ended, so each ledger has to end with a signed ``closed`` entry. Raises

@@ -16,9 +16,7 @@ def auc_from_scores(scores: NDArray[np.float64], positive: NDArray[np.bool_]) ->
     return float((below + not_above).sum() / (2 * len(positives) * len(negatives)))
 
 
-def auc_from_histogram(
-    negatives: NDArray[np.int64], positives: NDArray[np.int64]
-) -> tuple[float | None, float]:
+def auc_from_histogram(negatives: NDArray[np.int64], positives: NDArray[np.int64]) -> tuple[float | None, float]:
     """(area, bound of its error) from counts per score bin, lowest bin first; (None, 0) where a class is absent.
 
     Pairs in one bin count half. The exact share of them lies between none and all, so the area is at most

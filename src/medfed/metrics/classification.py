@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medfed.core.examples import Predictions
 from medfed.core.messages import Counts, Message, adds
 from medfed.metrics.auc import auc_from_histogram, auc_from_scores
-from medfed.metrics.measure import Measure, Measures, ratio
+from medfed.metrics.measure import Measure, Measures, ratio, without
 
 METRICS = ("loss", "accuracy", "auc", "recall", "specificity", "brier")
 
@@ -31,18 +31,18 @@ class ClassificationSums(Message, wire="metrics.classification_sums"):
 
     loss: Σ −log p(true class), p clipped to [1e-15, 1]. brier: Σ (p − y)² (two classes) or Σ‖p − onehot(y)‖².
     confusion: (C, C), true class by predicted class. histogram: (K, 2, bins), rows that are not and that are class
-    k by binned score; K = 1 (class 1 alone) for two classes, else C.
+    k by binned score; K = 1 (class 1 alone) for two classes, else C. withheld: 1 where a site adds nothing because too
+    few patients stand behind it.
     """
 
     loss: float = adds(bound=_ROWS, resolution=2.0**-20)
     brier: float = adds(bound=_ROWS, resolution=2.0**-20)
     confusion: Counts = adds(bound=_ROWS)
     histogram: Counts = adds(bound=_ROWS)
+    withheld: int = adds(bound=1)
 
 
-def classification_sums(
-    predictions: Predictions, classes: int, threshold: float, bins: int
-) -> ClassificationSums:
+def classification_sums(predictions: Predictions, classes: int, threshold: float, bins: int) -> ClassificationSums:
     """The sums of one site's predictions."""
     scores, targets = predictions.scores, predictions.targets.astype(np.int64)
     probabilities = class_probabilities(scores)
@@ -55,21 +55,21 @@ def classification_sums(
         brier=_brier(scores, targets),
         confusion=confusion,
         histogram=np.stack([_histogram(score, targets == k, bins) for k, score in one_against_rest(scores)]),
+        withheld=0,
     )
 
 
 def summarize(sums: ClassificationSums) -> Measures:
     """The metrics of a total; the AUC comes from the histogram and states the bound of its error."""
     areas = [auc_from_histogram(h[0], h[1]) for h in sums.histogram]
-    return _measures(sums, _mean_area(areas, int(sums.confusion.sum())))
+    return without(sums.withheld, _measures(sums, _mean_area(areas, int(sums.confusion.sum()))))
 
 
 def measure(predictions: Predictions, classes: int, threshold: float) -> Measures:
     """The metrics of one site's predictions; the AUC is exact."""
     sums = classification_sums(predictions, classes, threshold, bins=1)
     areas = [
-        (auc_from_scores(score, predictions.targets == k), 0.0)
-        for k, score in one_against_rest(predictions.scores)
+        (auc_from_scores(score, predictions.targets == k), 0.0) for k, score in one_against_rest(predictions.scores)
     ]
     return _measures(sums, _mean_area(areas, len(predictions)))
 
@@ -92,9 +92,7 @@ def _brier(scores: NDArray[np.float64], targets: NDArray[np.int64]) -> float:
 
 def _histogram(score: NDArray[np.float64], positive: NDArray[np.bool_], bins: int) -> NDArray[np.int64]:
     index = np.minimum((score * bins).astype(np.int64), bins - 1)
-    return np.stack([np.bincount(index[mask], minlength=bins) for mask in (~positive, positive)]).astype(
-        np.int64
-    )
+    return np.stack([np.bincount(index[mask], minlength=bins) for mask in (~positive, positive)]).astype(np.int64)
 
 
 def _mean_area(areas: list[tuple[float | None, float]], n: int) -> Measure:

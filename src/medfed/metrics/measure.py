@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medfed.core.messages import Message
 
@@ -11,7 +11,8 @@ from medfed.core.messages import Message
 class Measure(Message, wire="metrics.measure"):
     """One metric of one split.
 
-    value: None where the metric does not exist, and ``reason`` then says why. n: the rows it rests on.
+    value: None where the metric does not exist, and ``reason`` then says why; beside a value it says what is left
+    out of it. n: the rows it rests on.
     error: a bound on the value's distance from the exact one, where it was formed from a histogram.
     """
 
@@ -34,3 +35,13 @@ def ratio(metric: str, numerator: float, denominator: float, n: int, reason: str
     if denominator == 0:
         return Measure(metric, None, n, reason=reason)
     return Measure(metric, float(numerator / denominator), n)
+
+
+def without(sites: int, measured: Measures) -> Measures:
+    """Federated metrics that say how many sites are left out of them, if any."""
+    if not sites:
+        return measured
+    left_out = f"without {sites} site{'s' if sites > 1 else ''} of too few patients"
+    return Measures(
+        tuple(replace(m, reason=f"{m.reason}; {left_out}" if m.reason else left_out) for m in measured.measures)
+    )

@@ -7,23 +7,27 @@ from dataclasses import dataclass
 
 from medfed.core.examples import Predictions
 from medfed.core.messages import Message, adds
-from medfed.metrics.measure import Measure, Measures, ratio
+from medfed.metrics.measure import Measure, Measures, ratio, without
 
 METRICS = ("loss", "rmse", "r2")
 
-_SQUARES = 2.0**60
+_SQUARES = 2.0**120
 _ROUNDING = 1e-12
 """The share of Σ(y − center)² below which a variation is what rounding leaves of a constant outcome."""
 
 
 @dataclass(frozen=True)
 class RegressionSums(Message, wire="metrics.regression_sums"):
-    """n, Σ(y − ŷ)², and the first two moments of y about ``center``, which is the same at every site."""
+    """n, Σ(y − ŷ)², and the first two moments of y about ``center``, which is the same at every site.
+
+    withheld: 1 where a site adds nothing because too few patients stand behind it.
+    """
 
     rows: int = adds(bound=2.0**40)
     squared_error: float = adds(bound=_SQUARES, resolution=2.0**-20)
     first: float = adds(bound=_SQUARES, resolution=2.0**-20)
     second: float = adds(bound=_SQUARES, resolution=2.0**-20)
+    withheld: int = adds(bound=1)
 
 
 def regression_sums(predictions: Predictions, center: float) -> RegressionSums:
@@ -31,7 +35,11 @@ def regression_sums(predictions: Predictions, center: float) -> RegressionSums:
     targets = predictions.targets.astype(float)
     residuals, centred = targets - predictions.scores, targets - center
     return RegressionSums(
-        len(predictions), float(residuals @ residuals), float(centred.sum()), float(centred @ centred)
+        rows=len(predictions),
+        squared_error=float(residuals @ residuals),
+        first=float(centred.sum()),
+        second=float(centred @ centred),
+        withheld=0,
     )
 
 
@@ -45,9 +53,8 @@ def summarize(sums: RegressionSums) -> Measures:
     reason = "the outcome is constant" if n else "no rows"
     unexplained = ratio("r2", sums.squared_error, variation if varies else 0.0, n, reason)
     r2 = unexplained.value if unexplained.value is None else 1.0 - unexplained.value
-    return Measures(
-        (loss, Measure("rmse", rmse, n, reason=loss.reason), Measure("r2", r2, n, reason=unexplained.reason))
-    )
+    measures = (loss, Measure("rmse", rmse, n, reason=loss.reason), Measure("r2", r2, n, reason=unexplained.reason))
+    return without(sums.withheld, Measures(measures))
 
 
 def measure(predictions: Predictions) -> Measures:

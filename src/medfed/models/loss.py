@@ -57,8 +57,6 @@ def local_loss(task_type: str, federation: FederationSpec, examples: Examples, c
             return cross_entropy(None)
         case "balanced":
             counts = np.bincount(examples.targets, minlength=classes)
-            return cross_entropy(
-                torch.from_numpy((len(examples) / (classes * counts.clip(1))).astype(np.float32))
-            )
+            return cross_entropy(torch.from_numpy((len(examples) / (classes * counts.clip(1))).astype(np.float32)))
         case declared:
             return cross_entropy(torch.tensor(declared, dtype=torch.float32))

@@ -68,9 +68,7 @@ def train(
     """
     rows = len(examples)
     if rows == 0:
-        raise DataError(
-            "there are no training rows", remedy="give the site data, or leave it out of the task"
-        )
+        raise DataError("there are no training rows", remedy="give the site data, or leave it out of the task")
     size = rows if federation.batch_size == "full" else min(federation.batch_size, rows)
     updates = federation.local_updates or (federation.local_epochs or 1) * updates_per_epoch(rows, size)
     stepper, lr = local_optimizer(federation, optimizer), learning_rate(federation, round_number)

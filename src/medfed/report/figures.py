@@ -135,9 +135,7 @@ def site_curves(run: RunFolder, metric: str) -> Panels | None:
 
 def _facet_splits(history: History, metric: str) -> tuple[str, ...]:
     """The first held-out split that has the metric, and the training split if it has it too."""
-    having = {
-        split for (split, _site, name), series in history.series.items() if name == metric and series.ends
-    }
+    having = {split for (split, _site, name), series in history.series.items() if name == metric and series.ends}
     held_out = [split for split in history.splits if split in having and split != "train"]
     return (*held_out[:1], *(["train"] if "train" in having else []))
 
@@ -175,9 +173,7 @@ def roc_curves(run: RunFolder) -> Panels | None:
     svg = roc_panel(
         tuple(Trace(curve.fpr, curve.tpr, looks[site]) for site, curve in known.items()),
         name="roc",
-        alt=f"ROC curves of {listed(list(known))}."
-        if len(known) < 9
-        else f"ROC curves of {len(known)} parties.",
+        alt=f"ROC curves of {listed(list(known))}." if len(known) < 9 else f"ROC curves of {len(known)} parties.",
     )
     return Panels(_site_legend(run, looks, set(known)), (Panel("ROC", svg),))
 
@@ -192,9 +188,7 @@ class ForestSeries:
     intervals: Mapping[str, Interval]
 
 
-def forest(
-    metric: str, rows: Mapping[str, str], series: Sequence[ForestSeries], *, name: str
-) -> Panel | None:
+def forest(metric: str, rows: Mapping[str, str], series: Sequence[ForestSeries], *, name: str) -> Panel | None:
     """Values and intervals by row (site or ``federated`` → its label); ``None`` where no row has a value."""
     drawn, said = [], []
     for one in series:

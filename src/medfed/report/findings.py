@@ -132,7 +132,9 @@ def per_site(run: RunFolder) -> tuple[str, ...]:
     name = metric_name(metric).inline
     lines = []
     if len(known) <= _FEW:
-        lines += [f"{site}: {split} {name} {_moved(one)}{_loss(run, split, site, metric)}." for site, one in known.items()]
+        lines += [
+            f"{site}: {split} {name} {_moved(one)}{_loss(run, split, site, metric)}." for site, one in known.items()
+        ]
     else:
         ends = [one.ends[1][1] for one in known.values() if one.ends]
         low, high = number(min(ends)), number(max(ends))

@@ -153,9 +153,7 @@ def read_comparison(folder: Path) -> Comparison:
     for name in folders.values():
         if name in ("", ".", "..") or "/" in name or "\\" in name:
             raise RunFolderError("a strategy's folder does not lie in the comparison's", where=str(path))
-    runs = {
-        strategy: read_run(folder / name) for strategy, name in folders.items() if (folder / name).is_dir()
-    }
+    runs = {strategy: read_run(folder / name) for strategy, name in folders.items() if (folder / name).is_dir()}
     return Comparison(file.name, file.task_type, file.strategies, folders, runs)
 
 

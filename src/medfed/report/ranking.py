@@ -54,11 +54,7 @@ def comparison_lede(comparison: Comparison, split: str | None, sites: Sequence[s
 def _share(some: int, everyone: int) -> str:
     if everyone == 1:
         return "the one hospital"
-    return (
-        f"all {spelled(some)} hospitals"
-        if some == everyone
-        else f"{spelled(some)} of {spelled(everyone)} hospitals"
-    )
+    return f"all {spelled(some)} hospitals" if some == everyone else f"{spelled(some)} of {spelled(everyone)} hospitals"
 
 
 def _ranking(metric: str, split: str, means: dict[str, float], hospitals: str) -> str:

@@ -20,7 +20,8 @@ class Record(BaseModel):
 
 
 class Measure(Record):
-    """A metric's value over ``n`` rows; ``error`` bounds its error, ``reason`` says why there is no value."""
+    """A metric's value over ``n`` rows; ``error`` bounds its error, ``reason`` says why there is no value,
+    or what is left out of it."""
 
     value: float | None = None
     n: int | None = None

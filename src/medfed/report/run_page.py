@@ -61,9 +61,7 @@ def run_page(run: RunFolder, *, compared: bool) -> RunPage:
         forest=_forest(run),
         split=split,
         curves=curves(run, split, tuple(loss_first)) if split else None,
-        site_curves=tuple(
-            (metric, panels) for metric in facets if metric and (panels := site_curves(run, metric))
-        ),
+        site_curves=tuple((metric, panels) for metric in facets if metric and (panels := site_curves(run, metric))),
         roc=roc_curves(run),
         row_splits=tuple(dict.fromkeys(split for by_split in rows for split in by_split)),
         left=tuple(left for ledger in run.ledgers if (left := what_left(ledger)).times or left.refusals),

@@ -76,9 +76,7 @@ class _Notes:
 def splits_of(run: RunFolder) -> tuple[str, ...]:
     """The splits that have final metrics, held-out ones first."""
     found = run.metrics
-    return tuple(s for s in _ORDER if found.get(s)) + tuple(
-        sorted(s for s in found if s not in _ORDER and found[s])
-    )
+    return tuple(s for s in _ORDER if found.get(s)) + tuple(sorted(s for s in found if s not in _ORDER and found[s]))
 
 
 def metrics_of(by_site: Mapping[str, Mapping[str, Measure]]) -> tuple[str, ...]:
@@ -102,9 +100,7 @@ def class_counts(run: RunFolder, split: str, site: str) -> Counts | None:
     return Counts(negatives=totals[0], positives=totals[1])
 
 
-def interval_of(
-    run: RunFolder, split: str, site: str, metric: str, measure: Measure
-) -> tuple[float, float] | None:
+def interval_of(run: RunFolder, split: str, site: str, metric: str, measure: Measure) -> tuple[float, float] | None:
     """The 95 % interval of a final metric where the counts for it were shown."""
     return interval(metric, measure, class_counts(run, split, site))
 
@@ -155,6 +151,7 @@ def _cell(measure: Measure, ends: tuple[float, float] | None, notes: _Notes, *, 
         error=bound(measure.error) if measure.error else "",
         interval=f"{number(ends[0])} to {number(ends[1])}" if ends else "",
         n=count(measure.n) if show_n else "",
+        note=notes.mark(measure.reason) if measure.reason else "",
     )
 
 

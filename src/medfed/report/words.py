@@ -70,9 +70,7 @@ def metric_name(metric: str) -> MetricName:
 def by_importance(metrics: Sequence[str]) -> tuple[str, ...]:
     """The metrics with the one that a reader asks for first in front, and the loss last."""
     known = [metric for metric in _IMPORTANCE if metric in metrics]
-    return tuple(
-        dict.fromkeys([*(m for m in known if m != "loss"), *(m for m in metrics if m != "loss"), *known])
-    )
+    return tuple(dict.fromkeys([*(m for m in known if m != "loss"), *(m for m in metrics if m != "loss"), *known]))
 
 
 def strategy_name(strategy: str) -> str:

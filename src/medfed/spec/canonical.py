@@ -39,9 +39,7 @@ class _Representer(SafeRepresenter):
 
 
 def _text(representer: SafeRepresenter, text: str) -> Any:
-    return representer.represent_scalar(
-        "tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"'
-    )
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
 
 
 _Representer.add_representer(str, _text)

@@ -94,6 +94,12 @@ def _stop(spec: TaskSpec) -> Iterator[Problem]:
             f"write one of: {', '.join(known)}",
         )
     if split.column is not None:
+        if stop.metric is not None and part is None:
+            yield Problem(
+                ("stop", "metric"),
+                "`stop.metric` would be read on test rows, since a column says the parts",
+                "name the part by `evaluation.split`",
+            )
         return
     if part is not None and getattr(split, part) == 0:
         yield Problem(
@@ -114,9 +120,7 @@ def _label(label: Label, spec: TaskSpec) -> Iterator[Problem]:
     given = [name for name in ("positive", "negative", "classes") if getattr(label, name) is not None]
     if spec.task_type == "regression":
         for name in given:
-            yield Problem(
-                (*at, name), f"`{name}` belongs to classification, not to regression", f"remove `{name}`"
-            )
+            yield Problem((*at, name), f"`{name}` belongs to classification, not to regression", f"remove `{name}`")
         return
     for name in given:
         values = getattr(label, name)
@@ -137,21 +141,13 @@ def _label(label: Label, spec: TaskSpec) -> Iterator[Problem]:
                     f"keep `classes`, or `{name}` without it",
                 )
     elif label.negative is not None and label.positive is None:
-        yield Problem(
-            (*at, "negative"), "`negative` is given without `positive`", "list the values of class 1, too"
-        )
-    elif (
-        label.negative is not None
-        and label.positive is not None
-        and _repeated(label.positive + label.negative)
-    ):
+        yield Problem((*at, "negative"), "`negative` is given without `positive`", "list the values of class 1, too")
+    elif label.negative is not None and label.positive is not None and _repeated(label.positive + label.negative):
         yield Problem(
             (*at, "negative"), "a value is both `positive` and `negative`", "list each value on one side only"
         )
     if label.column == spec.data.id:
-        yield Problem(
-            ("data", "id"), "`data.id` names the label's column", "name the column of the patients' ids"
-        )
+        yield Problem(("data", "id"), "`data.id` names the label's column", "name the column of the patients' ids")
 
 
 def _classes(spec: TaskSpec) -> Iterator[Problem]:
@@ -208,9 +204,7 @@ def _column(column: Column, at: Keys) -> Iterator[Problem]:
             )
     for name in ("minimum", "maximum"):
         if getattr(column, name) is not None and column.type != "continuous":
-            yield Problem(
-                (*at, name), f"`{name}` is given for a column that is {column.type}", f"remove `{name}`"
-            )
+            yield Problem((*at, name), f"`{name}` is given for a column that is {column.type}", f"remove `{name}`")
     if column.minimum is not None and column.maximum is not None and column.minimum >= column.maximum:
         yield Problem(
             (*at, "maximum"),

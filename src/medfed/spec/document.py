@@ -78,9 +78,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Document:
     reader = _Reader(lambda line: f"{name}:{line}")
     data = reader.read(text)
     if data is None:
-        raise TaskError(
-            "the file is empty", where=f"{name}:1", remedy="write a section, `key: value`, into it"
-        )
+        raise TaskError("the file is empty", where=f"{name}:1", remedy="write a section, `key: value`, into it")
     if not isinstance(data, dict):
         raise TaskError(
             "the file holds no sections",
@@ -124,11 +122,7 @@ def _nearby(name: str) -> str:
     except OSError:
         return f"the folder {folder} does not exist or cannot be read: check the path"
     close = difflib.get_close_matches(Path(name).name, files, n=1)
-    return (
-        f"did you mean {folder / close[0]}?"
-        if close
-        else f"check the path; {folder} has no file of this name"
-    )
+    return f"did you mean {folder / close[0]}?" if close else f"check the path; {folder} has no file of this name"
 
 
 def _decoded(content: bytes, name: str) -> str:
@@ -136,9 +130,7 @@ def _decoded(content: bytes, name: str) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise TaskError(
-            "this is not UTF-8 text", where=f"{name}:{line}", remedy="save the file as UTF-8"
-        ) from None
+        raise TaskError("this is not UTF-8 text", where=f"{name}:{line}", remedy="save the file as UTF-8") from None
 
 
 @dataclass
@@ -162,9 +154,7 @@ class _Reader:
             raise self._malformed(error.problem or "", line, text) from None
         except ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
-            raise self._error(
-                line, "a character here is not printable", "remove or retype this line"
-            ) from None
+            raise self._error(line, "a character here is not printable", "remove or retype this line") from None
         except (YAMLError, ValueError, OverflowError):
             raise self._malformed("", 1, text) from None
 
@@ -177,9 +167,7 @@ class _Reader:
                 break
         rest = next(events, None)
         if rest is not None and not isinstance(rest, StreamEndEvent):
-            raise self._error(
-                _line(rest), "a second document begins here", "keep one document in a file: remove `---`"
-            )
+            raise self._error(_line(rest), "a second document begins here", "keep one document in a file: remove `---`")
         return value
 
     def _value(self, event: Event, events: Iterator[Event], keys: Keys) -> Any:
@@ -188,9 +176,7 @@ class _Reader:
         if isinstance(event, AliasEvent):
             return self._aliased(event, line)
         if getattr(event, "tag", None) is not None:
-            raise self._error(
-                line, "a YAML tag (`!…`) stands here", "remove the tag: write plain values only"
-            )
+            raise self._error(line, "a YAML tag (`!…`) stands here", "remove the tag: write plain values only")
         if len(keys) > MAX_DEPTH:
             raise self._error(line, f"more than {MAX_DEPTH} levels are nested here", "flatten this section")
         before = self.values
@@ -214,9 +200,7 @@ class _Reader:
         value, size = self.anchors[event.anchor]
         self.values += size
         if self.values > MAX_VALUES:
-            raise self._error(
-                line, f"aliases expand to more than {MAX_VALUES} values", "write the values out"
-            )
+            raise self._error(line, f"aliases expand to more than {MAX_VALUES} values", "write the values out")
         return value
 
     def _built(self, event: Event, events: Iterator[Event], keys: Keys) -> Any:
@@ -245,9 +229,7 @@ class _Reader:
 
     def _key(self, event: Event, line: int) -> str:
         if not isinstance(event, ScalarEvent) or event.tag is not None or event.anchor is not None:
-            raise self._error(
-                line, "a key here is not plain text", "write each key as a word before its colon"
-            )
+            raise self._error(line, "a key here is not plain text", "write each key as a word before its colon")
         if event.value == "<<" and event.style is None:
             raise self._error(line, "merge keys (`<<`) are not part of YAML 1.2", "write the keys out")
         return self._text(event)
@@ -263,9 +245,7 @@ class _Reader:
     def _text(self, event: ScalarEvent) -> str:
         text: str = event.value
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise self._error(
-                _line(event), "half a character (`\\ud…`) is escaped here", "write the character itself"
-            )
+            raise self._error(_line(event), "half a character (`\\ud…`) is escaped here", "write the character itself")
         return text
 
     def _malformed(self, problem: str, line: int, text: str) -> TaskError:

@@ -41,9 +41,7 @@ def load_task(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Ta
 def task_of(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> TaskFile:
     """The task given as a Python mapping; errors say ``task: key.path``. Raises TaskError."""
     if not isinstance(mapping, Mapping):
-        raise TaskError(
-            "a task is a mapping", where="task", remedy="pass a dict of sections, or a file's path"
-        )
+        raise TaskError("a task is a mapping", where="task", remedy="pass a dict of sections, or a file's path")
     return _task(Document("task", _plain(mapping, 0)), overrides)
 
 

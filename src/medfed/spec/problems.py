@@ -150,9 +150,7 @@ def _problem(keys: Keys, is_key: bool, fault: Mapping[str, Any], schema: dict[st
     values, instead = NOT_YET.get(name, ((), ""))
     if (isinstance(value, int) or not isinstance(values, range)) and value in values:
         return Problem(keys, f"`{name}: {value}` is not available in this version", f"write {instead}")
-    return Problem(
-        keys, f"`{name}` is {show(value)}, where {_words(_at(keys, schema), schema)} is needed", remedy
-    )
+    return Problem(keys, f"`{name}` is {show(value)}, where {_words(_at(keys, schema), schema)} is needed", remedy)
 
 
 def _remedy(keys: Keys, schema: dict[str, Any]) -> str:

@@ -9,12 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-NAME_IN_WORDS = (
-    "a name of at most 64 letters, digits, spaces, `_`, `.` or `-` that begins with a letter or digit"
-)
-Name = Annotated[
-    str, Field(min_length=1, max_length=64, pattern=r"^[^\W_][\w .-]*$", description=NAME_IN_WORDS)
-]
+NAME_IN_WORDS = "a name of at most 64 letters, digits, spaces, `_`, `.` or `-` that begins with a letter or digit"
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\W_][\w .-]*$", description=NAME_IN_WORDS)]
 """A name that is also safe as a file name: letters of any script, digits, ``_ . -`` and inner spaces."""
 
 
@@ -156,13 +152,9 @@ class DataSpec(Section):
     """What a site's table holds and how it becomes numbers."""
 
     connector: Annotated[Plugin, BeforeValidator(named)] = Plugin(name="csv")
-    label: Annotated[Label, BeforeValidator(lambda v: {"column": v} if isinstance(v, str) else v)] | None = (
-        None
-    )
+    label: Annotated[Label, BeforeValidator(lambda v: {"column": v} if isinstance(v, str) else v)] | None = None
     id: str | None = None
-    columns: dict[
-        str, Annotated[Column, BeforeValidator(lambda v: {"type": v} if isinstance(v, str) else v)]
-    ] = {}
+    columns: dict[str, Annotated[Column, BeforeValidator(lambda v: {"type": v} if isinstance(v, str) else v)]] = {}
     missing: Missing = Missing()
     standardize: Literal["site", "federated", "none"] = "federated"
     split: Splits = Splits()
@@ -229,9 +221,7 @@ class TaskSpec(Section):
     model: Annotated[ModelSpec, BeforeValidator(named)]
     federation: FederationSpec
     data: DataSpec = DataSpec()
-    sites: dict[
-        Name, Annotated[SiteEntry, BeforeValidator(lambda v: {"data": v} if isinstance(v, str) else v)]
-    ] = {}
+    sites: dict[Name, Annotated[SiteEntry, BeforeValidator(lambda v: {"data": v} if isinstance(v, str) else v)]] = {}
     evaluation: Evaluation = Evaluation()
     stop: Stop = Stop()
     privacy: Privacy = Privacy()

@@ -80,16 +80,12 @@ def test_a_matrix_becomes_continuous_columns():
     assert (table.rows(), table.findings.incomplete.rows) == (49, 1)
     encoding = prepare(MemoryFederation(table), data, "regression")
     train = table.select(Split.TRAIN)
-    np.testing.assert_allclose(
-        encoding.mean, np.column_stack(list(train.columns.values())).mean(axis=0), rtol=1e-12
-    )
+    np.testing.assert_allclose(encoding.mean, np.column_stack(list(train.columns.values())).mean(axis=0), rtol=1e-12)
 
 
 def test_the_rows_of_a_patient_given_as_arrays_stay_together():
     ids = np.repeat(np.arange(20), 3)
-    table = load_arrays(
-        DataSpec(), "regression", "A", ArrayData(np.arange(120.0).reshape(60, 2), np.arange(60.0), ids)
-    )
+    table = load_arrays(DataSpec(), "regression", "A", ArrayData(np.arange(120.0).reshape(60, 2), np.arange(60.0), ids))
     assert table.patients() == 20
     assert (table.split.reshape(20, 3) == table.split.reshape(20, 3)[:, :1]).all()
 

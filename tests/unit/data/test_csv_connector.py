@@ -105,9 +105,7 @@ def test_a_broken_file_is_explained_without_quoting_it(tmp_path, content, option
     assert caught.value.__cause__ is None
 
 
-pieces = st.sampled_from(
-    ["SECRETVALUE", ",", ";", '"', '""', "\n", "\r\n", "\r", " ", "\t", "\u2028", "é", "\0"]
-)
+pieces = st.sampled_from(["SECRETVALUE", ",", ";", '"', '""', "\n", "\r\n", "\r", " ", "\t", "\u2028", "é", "\0"])
 
 
 @settings(deadline=None, max_examples=150)

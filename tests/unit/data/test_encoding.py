@@ -29,9 +29,7 @@ LEVELS = {"cp": ("1", "2", "3"), "sex": ("F", "M")}
 
 
 def raw(**columns):
-    return RawTable(
-        {n: objects(v.split() if isinstance(v, str) else v) for n, v in columns.items()}, "d.csv", 2
-    )
+    return RawTable({n: objects(v.split() if isinstance(v, str) else v) for n, v in columns.items()}, "d.csv", 2)
 
 
 def sample(part="train train train test"):
@@ -79,10 +77,11 @@ def test_a_constant_column_is_zero(value):
     assert (encode(loaded, fitted, None).features[:, 0] == 0).all()
 
 
-def test_an_unknown_level_is_other_or_else_has_no_indicator():
+def test_a_new_row_with_an_unknown_level_is_other_or_else_left_out():
     unknown = raw(age="40", cp="9", sex="F")
-    features, _ = encode_rows(unknown, DATA, plain())
-    np.testing.assert_array_equal(features, [[40, 0, 0, 0]])
+    features, kept = encode_rows(unknown, DATA, plain())
+    assert features.shape == (0, 4)
+    assert kept.tolist() == []
     features, _ = encode_rows(unknown, DATA, plain(levels={**LEVELS, "cp": ("1", "2", "other")}))
     np.testing.assert_array_equal(features, [[40, 0, 1, 0]])
 
@@ -146,11 +145,7 @@ def test_the_encoding_crosses_the_wire():
     for field in dataclasses.fields(Encoding):
         sent, received = getattr(encoding, field.name), getattr(back, field.name)
         assert type(received) is type(sent)
-        assert (
-            np.array_equal(received, sent, equal_nan=True)
-            if isinstance(sent, np.ndarray)
-            else received == sent
-        )
+        assert np.array_equal(received, sent, equal_nan=True) if isinstance(sent, np.ndarray) else received == sent
 
 
 values = st.floats(-1e6, 1e6).map(repr)

@@ -29,9 +29,7 @@ def federation(data, frames, task_type="classification", **options):
 
 
 def numbers(rng, n, /, **more):
-    return pandas.DataFrame(
-        {"a": rng.normal(50, 9, n), "b": rng.exponential(1, n), "y": rng.integers(0, 2, n), **more}
-    )
+    return pandas.DataFrame({"a": rng.normal(50, 9, n), "b": rng.exponential(1, n), "y": rng.integers(0, 2, n), **more})
 
 
 def training_rows(fed):
@@ -61,9 +59,7 @@ def test_federated_moments_equal_those_of_all_rows_together(sites):
         label={"column": "y", "classes": [0, 1]},
         split={"train": 1, "validation": 0, "test": 0},
     )
-    frames = {
-        f"s{i}": pandas.DataFrame({"a": values, "y": [0] * len(values)}) for i, values in enumerate(sites)
-    }
+    frames = {f"s{i}": pandas.DataFrame({"a": values, "y": [0] * len(values)}) for i, values in enumerate(sites)}
     encoding = prepare(federation(data, frames), data, "classification")
     together = np.concatenate([np.array(values, dtype=np.float64) for values in sites])
     size = np.abs(together).max()
@@ -111,9 +107,7 @@ def test_nothing_is_asked_site_by_site_where_the_task_declares_all():
 
 @pytest.mark.parametrize("standardize", ["site", "none"])
 def test_no_sums_are_formed_that_nobody_needs(standardize):
-    data = spec(
-        columns={"a": "continuous"}, label={"column": "y", "classes": [0, 1]}, standardize=standardize
-    )
+    data = spec(columns={"a": "continuous"}, label={"column": "y", "classes": [0, 1]}, standardize=standardize)
     fed = federation(data, {"A": numbers(np.random.default_rng(1), 30)})
     encoding = prepare(fed, data, "classification")
     assert (fed.called, encoding.mean.size, encoding.scale.size) == ([], 0, 0)
@@ -214,9 +208,7 @@ def test_a_site_that_refuses_to_report_levels_is_simply_absent():
 
 def test_no_training_rows_at_all_is_an_error():
     frame = numbers(np.random.default_rng(6), 10, part="test")
-    data = spec(
-        split={"column": "part"}, columns={"a": "continuous"}, label={"column": "y", "classes": [0, 1]}
-    )
+    data = spec(split={"column": "part"}, columns={"a": "continuous"}, label={"column": "y", "classes": [0, 1]})
     with pytest.raises(DataError, match="no site has training rows"):
         prepare(federation(data, {"A": frame}), data, "classification")
 

@@ -38,9 +38,7 @@ def test_undeclared_columns_are_typed_by_what_they_hold():
 
 
 def test_where_some_columns_are_declared_the_others_are_ignored_and_noted():
-    loaded = table(
-        {"a": "1 2", "b": "3 4", "c": "5 6", "y": "0 1"}, columns={"a": "continuous", "c": "ignore"}
-    )
+    loaded = table({"a": "1 2", "b": "3 4", "c": "5 6", "y": "0 1"}, columns={"a": "continuous", "c": "ignore"})
     assert list(loaded.columns) == ["a"]
     assert loaded.findings.ignored == ("b",)
 
@@ -265,9 +263,7 @@ def test_tables_of_other_columns_do_not_merge():
         )
 
 
-cell = st.one_of(
-    st.none(), st.sampled_from(["", "NA", "inf", "1", "2"]), st.integers(0, 999).map("#{}#".format)
-)
+cell = st.one_of(st.none(), st.sampled_from(["", "NA", "inf", "1", "2"]), st.integers(0, 999).map("#{}#".format))
 KINDS = [
     "continuous",
     "binary",

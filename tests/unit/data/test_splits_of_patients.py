@@ -87,7 +87,5 @@ def test_largest_remainder_by_hand(count, fractions, parts):
 
 
 def test_everything_may_train():
-    codes = assign_splits(
-        [str(i) for i in range(50)], None, Splits(train=1, validation=0, test=0, stratify=False), 0
-    )
+    codes = assign_splits([str(i) for i in range(50)], None, Splits(train=1, validation=0, test=0, stratify=False), 0)
     assert {SPLITS[code] for code in codes} == {Split.TRAIN}

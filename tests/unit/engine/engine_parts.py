@@ -99,8 +99,8 @@ class ScriptedEngine:
 
 
 def reply_to(asked: Request, body: Message, *, version: int = 1, **changed: Any) -> Reply:
-    fields = {"run": asked.run, "site": asked.site, "round": asked.round, "call": asked.call, "version": version}
-    return Reply(**(fields | changed), body=body)
+    fields = {name: getattr(asked, name) for name in ("run", "site", "round", "call")}
+    return Reply(**(fields | {"version": version, "request": asked.digest()} | changed), body=body)
 
 
 def bodies(by_site: Mapping[str, Message]) -> Callable[[Sequence[Request]], Iterable[Reply]]:

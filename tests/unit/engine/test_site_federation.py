@@ -162,9 +162,9 @@ def test_a_second_reply_of_a_site_is_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    "stray", [{"site": "nowhere"}, {"run": "another"}, {"round": 9}, {"call": 5}], ids=lambda stray: next(iter(stray))
+    "stray", [{"site": "nowhere"}, {"request": "ab" * 32}, {"request": ""}], ids=["site", "request", "no request"]
 )
-def test_stray_replies_are_ignored(stray: dict[str, str | int]) -> None:
+def test_stray_replies_are_ignored(stray: dict[str, str]) -> None:
     engine = ScriptedEngine(lambda rs: [reply_to(rs[0], part(1e6), **stray), *(reply_to(r, PARTS[r.site]) for r in rs)])
     fed = federation_over(engine, SITES)
     assert fed.sum(add_up, Ping(1)).values.tolist() == [10.0]
@@ -172,8 +172,23 @@ def test_stray_replies_are_ignored(stray: dict[str, str | int]) -> None:
     assert sorted(fed.conversation.versions) == SITES
 
 
+def test_a_late_reply_to_an_abandoned_request_of_the_same_number_is_ignored() -> None:
+    late = []
+
+    def answer(requests):  # type: ignore[no-untyped-def]
+        replies = [reply_to(r, part(1e6) if r.message.number == 1 else PARTS[r.site]) for r in requests]
+        late.extend(replies)
+        return [] if requests[0].message.number == 1 else late
+
+    fed = federation_over(ScriptedEngine(answer), SITES)
+    with pytest.raises(QuorumLost):
+        fed.sum(add_up, Ping(1))
+    fed.conversation.begin_round(1, {})
+    assert fed.sum(add_up, Ping(2)).values.tolist() == [10.0]
+
+
 def test_a_stray_reply_does_not_stand_in_for_a_silent_site() -> None:
-    engine = ScriptedEngine(lambda rs: [reply_to(r, PARTS[r.site], call=7) for r in rs])
+    engine = ScriptedEngine(lambda rs: [reply_to(r, PARTS[r.site], request="ab" * 32) for r in rs])
     with pytest.raises(QuorumLost, match="no reply before the deadline"):
         federation_over(engine, SITES).sum(add_up, Ping(1))
 

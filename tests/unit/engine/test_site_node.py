@@ -84,6 +84,7 @@ class Site:
         self.folder = folder
         self.policy = policy
         self.node = SiteNode(
+            run=RUN,
             site="north",
             task=TASK,
             digest=DIGEST,
@@ -195,6 +196,15 @@ def test_limits_count_over_requests(site: Site) -> None:
     assert CALLS == ["north"]
 
 
+def test_failed_requests_count_against_the_limit_too(site: Site) -> None:
+    site.policy = Policy.permissive().model_copy(update={"limits": Limits(requests=2)})
+    for call in range(2):
+        site.handle(request(call=call, step_name="test_site_node.quote_a_patient"))
+    assert isinstance(site.handle(ALLOWED).body, Failure)
+    assert site.entries()[-1]["code"] == "policy.limits.requests"
+    assert CALLS == ["north", "north"]
+
+
 def test_the_policy_is_read_at_every_request(site: Site) -> None:
     site.policy = altered(Policy.permissive(), "steps", "*")
     assert isinstance(site.handle(ALLOWED).body, Part)
@@ -208,13 +218,28 @@ def test_the_policy_is_read_at_every_request(site: Site) -> None:
     ("asked", "kind", "code"),
     [
         (request(site="south"), "refusal", "refused"),
+        (replace(ALLOWED, run="run-2"), "refusal", "refused"),
+        (request(message=Diary(1)), "refusal", "refused"),
+        (request(round_=-1), "refusal", "refused"),
+        (request(call=-1), "refusal", "refused"),
         (request(task="cd" * 32), "refusal", "policy.tasks"),
         (request(step_name="engine_parts.install_a_backdoor"), "failure", "codec"),
         (request(step_name="os.system"), "failure", "codec"),
         (request(step_name="engine_parts.tell"), "refusal", "policy.steps"),
         (request(base=5), "failure", "memory"),
     ],
-    ids=["another site", "another task", "unknown step", "a function", "undeclared step", "unknown base"],
+    ids=[
+        "another site",
+        "another run",
+        "another message",
+        "round below 0",
+        "call below 0",
+        "another task",
+        "unknown step",
+        "a function",
+        "undeclared step",
+        "unknown base",
+    ],
 )
 def test_what_a_permissive_site_does_not_do_either(site: Site, asked: Request, kind: str, code: str) -> None:
     site.policy = Policy.permissive()
@@ -322,7 +347,7 @@ def test_nan_in_a_summed_reply_does_not_leave(site: Site) -> None:
     reply = site.handle(request(step_name="engine_parts.divide_by_zero"))
     assert isinstance(reply.body, Failure)
     assert CALLS == ["north"]
-    assert (site.entries()[-1]["kind"], site.entries()[-1]["code"]) == ("refusal", "bounds")
+    assert (site.entries()[-1]["kind"], site.entries()[-1]["code"]) == ("failure", "data")
     assert site.memory_files() == {}
 
 

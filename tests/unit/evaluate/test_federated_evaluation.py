@@ -14,6 +14,7 @@ from medfed.core.errors import QuorumLost, Refused
 from medfed.core.examples import Predictions, Split
 from medfed.core.messages import add
 from medfed.core.steps import Release
+from medfed.data.encoding import Encoding, new_encoding
 from medfed.data.findings import Findings, Tally
 from medfed.data.kinds import objects
 from medfed.data.splits import SPLITS
@@ -43,10 +44,15 @@ class MemorySite:
     predictions: Predictions
     policy: Policy = field(default_factory=Policy.permissive)
     rows_each: int = 1
+    classes: int = 2
 
     def predict(self, weights: np.ndarray, split: Split) -> Predictions:
         assert split is Split.TEST
         return Predictions(self.predictions.scores + weights.sum(), self.predictions.targets)
+
+    def recall(self, kind: type) -> Encoding:
+        assert kind is Encoding
+        return new_encoding({}, {}, "none", tuple(str(number) for number in range(self.classes)))
 
     def resource(self, kind: type) -> Any:
         return {TaskSpec: TASK, Policy: self.policy, SiteTable: self.table()}[kind]
@@ -86,6 +92,8 @@ class MemoryFederation:
 
 
 def candidates(fed: MemoryFederation, classes: int, **shifts: float) -> dict[str, Candidate]:
+    for member in fed.members.values():
+        member.classes = classes
     return {site: Candidate(np.array([shifts.get(site, 0.0)], np.float32), Split.TEST, classes) for site in fed.members}
 
 
@@ -216,7 +224,9 @@ def test_a_split_below_the_minimum_count_is_withheld_at_the_site(rows, withheld)
     fed = MemoryFederation({"a": binary_site(40, 1), "b": one_class(rows, minimum_count=20)})
     measured = evaluate(fed, candidates(fed, 2))
     assert is_withheld(measured["b"]) is withheld
-    assert by_name(measured[FEDERATED])["loss"].n == 40 + rows
+    total = by_name(measured[FEDERATED])["loss"]
+    assert total.n == 40 + (0 if withheld else rows)
+    assert total.reason == ("without 1 site of too few patients" if withheld else None)
     if rows == 0:
         assert by_name(measured["b"])["loss"] == Measure("loss", None, 0, reason="no rows")
 

@@ -82,9 +82,7 @@ def test_what_is_no_ed25519_private_key_is_explained(tmp_path: Path, content: by
     [
         b"",
         b"hello",
-        X25519PrivateKey.generate()
-        .public_key()
-        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        X25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
     ],
 )
 def test_what_is_no_ed25519_public_key_is_explained(tmp_path: Path, content: bytes) -> None:

@@ -44,9 +44,7 @@ from medfed.govern.verify import verify_ledgers
 
 KEY = SigningKey.generate()
 OPENED = OpenedEntry("run", "ab" * 32, "0.1")
-RELEASE = ReleaseEntry(
-    "run", 1, 2, "fedavg.train", Release.SUM, "cd" * 32, ("delta float32[14]",), 184, "clear"
-)
+RELEASE = ReleaseEntry("run", 1, 2, "fedavg.train", Release.SUM, "cd" * 32, ("delta float32[14]",), 184, "clear")
 
 
 def lines(path: Path) -> list[bytes]:

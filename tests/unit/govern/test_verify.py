@@ -186,8 +186,7 @@ def test_a_changed_entry_is_named_by_the_link_to_it(index: int, finished: Path, 
     content[index] = content[index].replace(b'"time":"2', b'"time":"3')
     write(folder / "north.jsonl", content)
     assert rejected(folder) == (
-        f"north: entry {index} (line {index + 1}): "
-        f"its contents changed, or the link to it in entry {index + 1} did"
+        f"north: entry {index} (line {index + 1}): its contents changed, or the link to it in entry {index + 1} did"
     )
 
 
@@ -207,9 +206,7 @@ def test_what_stands_in_an_entrys_place_is_named(finished: Path, scratch: Copy) 
     content = read(finished / "north.jsonl")
     folder = scratch(finished)
     write(folder / "north.jsonl", content[:4] + content[5:])
-    assert rejected(folder) == (
-        "north: entry 4 (line 5): it was dropped or reordered: entry 5 stands in its place"
-    )
+    assert rejected(folder) == ("north: entry 4 (line 5): it was dropped or reordered: entry 5 stands in its place")
     write(folder / "north.jsonl", content[:5] + content[4:])
     assert rejected(folder) == (
         "north: entry 5 (line 6): entry 4 stands here: an entry was inserted, duplicated or reordered"
@@ -227,9 +224,7 @@ def test_entries_of_two_runs_in_one_ledger_are_refused(tmp_path: Path) -> None:
 
 @on_disk
 @given(data=st.data(), party=parties)
-def test_any_flipped_byte_of_a_head_is_located(
-    data: st.DataObject, party: str, finished: Path, scratch: Copy
-) -> None:
+def test_any_flipped_byte_of_a_head_is_located(data: st.DataObject, party: str, finished: Path, scratch: Copy) -> None:
     folder = scratch(finished)
     path = folder / f"{party}.heads.jsonl"
     content = read(path)
@@ -264,9 +259,7 @@ def test_swapped_entries_are_located(
     folder = scratch(finished)
     path = folder / f"{party}.jsonl"
     content = read(path)
-    first, second = sorted(
-        data.draw(st.lists(st.integers(0, len(content) - 1), min_size=2, max_size=2, unique=True))
-    )
+    first, second = sorted(data.draw(st.lists(st.integers(0, len(content) - 1), min_size=2, max_size=2, unique=True)))
     content[first], content[second] = content[second], content[first]
     write(path, relink(content) if repaired else content)
     assert first in located(rejected(folder), party)
@@ -367,9 +360,7 @@ def test_a_log_rewritten_whole_does_not_verify(
         assert report.startswith(f"{party}: rewritten: its head there is another, though ")
         assert f"witnessed its head at size {sizes[0]} (entry " in report
     else:
-        assert report.startswith(
-            f"{party}: signed head (line 1 of {party}.heads.jsonl): its signature is wrong"
-        )
+        assert report.startswith(f"{party}: signed head (line 1 of {party}.heads.jsonl): its signature is wrong")
 
 
 def _sign_again(folder: Path, party: str, key: SigningKey, content: list[bytes], sizes: list[int]) -> None:

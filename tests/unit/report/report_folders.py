@@ -60,9 +60,7 @@ def _value(metric: str, progress: float, site: int, rng: np.random.Generator, li
     return float(np.clip(0.86 - 0.02 * (site % 5) - 0.3 * np.exp(-5 * progress) + lift + wobble, 0, 1))
 
 
-def _measure(
-    kind: Kind, metric: str, site: int, progress: float, rng: np.random.Generator, n: int
-) -> dict[str, Any]:
+def _measure(kind: Kind, metric: str, site: int, progress: float, rng: np.random.Generator, n: int) -> dict[str, Any]:
     if kind.valueless:
         return {"value": None, "n": None, "reason": "withheld"}
     if site == 2 and metric in ("auc", "specificity"):
@@ -86,10 +84,7 @@ def write_metrics(folder: Path, kind: Kind) -> None:
 
 def class_rows(kind: Kind) -> dict[str, dict[str, int]]:
     """The test rows of both classes at each site; the third site has one class only."""
-    return {
-        site: {"0": 0 if i == 2 else 30 + 5 * (i % 7), "1": 16 + 7 * (i % 5)}
-        for i, site in enumerate(kind.sites)
-    }
+    return {site: {"0": 0 if i == 2 else 30 + 5 * (i % 7), "1": 16 + 7 * (i % 5)} for i, site in enumerate(kind.sites)}
 
 
 def results(kind: Kind) -> dict[str, Any]:
@@ -124,9 +119,7 @@ def results(kind: Kind) -> dict[str, Any]:
         "strategy": kind.strategy,
         "task_digest": "9f" * 32,
         "status": kind.status,
-        "stopped_because": "the last round was reached"
-        if kind.status == "complete"
-        else "Ctrl-C was pressed",
+        "stopped_because": "the last round was reached" if kind.status == "complete" else "Ctrl-C was pressed",
         "rounds": kind.rounds,
         "seed": 42,
         "parameters": 14,
@@ -170,9 +163,7 @@ def write_sheets(folder: Path, kind: Kind) -> None:
             "missing": {"chol": 3 + i, "trestbps": None},
             "dropped": None if i == 2 else 6,
             "duplicates": 0,
-            "warnings": ["only one class is present: AUC and specificity do not exist here"]
-            if i == 2
-            else [],
+            "warnings": ["only one class is present: AUC and specificity do not exist here"] if i == 2 else [],
         }
         for i, site in enumerate(kind.sites)
         if i != 3
@@ -261,7 +252,5 @@ def compare_folder(
     (folder / "comparison.json").write_text(json.dumps(described))
     for i, strategy in enumerate(strategies):
         lift = -0.06 if strategy == "local" else 0.0
-        run_folder(
-            folder / strategy, Kind(strategy=strategy, lift=lift, seed=i + 1, sites=sites, rounds=rounds)
-        )
+        run_folder(folder / strategy, Kind(strategy=strategy, lift=lift, seed=i + 1, sites=sites, rounds=rounds))
     return folder

@@ -22,9 +22,7 @@ def html(folder: Path) -> str:
 
 
 def final(folder: Path, strategy: str, site: str, metric: str) -> float:
-    value = json.loads((folder / strategy / "results.json").read_text())["metrics"]["test"][site][metric][
-        "value"
-    ]
+    value = json.loads((folder / strategy / "results.json").read_text())["metrics"]["test"][site][metric]["value"]
     assert isinstance(value, float)
     return value
 
@@ -39,9 +37,7 @@ def test_every_run_gets_its_own_report(folder: Path, html: str) -> None:
 def test_the_mean_is_over_the_hospitals_that_all_strategies_have(folder: Path, html: str) -> None:
     text = Outline(html).text
     sites = ("Cleveland", "Hungarian", "VA Long Beach")  # there is no AUC at the fourth
-    means = {
-        s: sum(final(folder, s, site, "auc") for site in sites) / 3 for s in ("local", "pooled", "fedavg")
-    }
+    means = {s: sum(final(folder, s, site, "auc") for site in sites) / 3 for s in ("local", "pooled", "fedavg")}
     assert "the mean test AUC over three of four hospitals is" in text
     assert f"and Local {means['local']:.3f}" in text
     gain = means["fedavg"] - means["local"]
@@ -49,9 +45,7 @@ def test_the_mean_is_over_the_hospitals_that_all_strategies_have(folder: Path, h
 
 
 def test_the_best_of_a_row_stands_out(folder: Path, html: str) -> None:
-    losses = {
-        strategy: final(folder, strategy, "Cleveland", "loss") for strategy in ("local", "pooled", "fedavg")
-    }
+    losses = {strategy: final(folder, strategy, "Cleveland", "loss") for strategy in ("local", "pooled", "fedavg")}
     row = html[html.index("Loss on the test split</caption>") :]
     row = row[row.index('<th scope="row">Cleveland</th>') :]
     assert f'<span class="best">{min(losses.values()):.3f}</span>' in row[: row.index("</tr>")]

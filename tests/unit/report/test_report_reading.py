@@ -68,8 +68,7 @@ def test_a_line_that_a_kill_left_unfinished_is_not_read(tmp_path: Path) -> None:
 
 def test_the_later_line_of_a_round_counts_and_rounds_are_sorted(tmp_path: Path) -> None:
     lines = [
-        GOOD.replace('"round": 1', f'"round": {r}').replace("0.5", str(v))
-        for r, v in ((2, 0.4), (1, 0.6), (2, 0.3))
+        GOOD.replace('"round": 1', f'"round": {r}').replace("0.5", str(v)) for r, v in ((2, 0.4), (1, 0.6), (2, 0.3))
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
     series = read_run(tmp_path).history("test", "A", "loss")

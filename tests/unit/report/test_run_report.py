@@ -47,9 +47,7 @@ def test_it_loads_nothing_and_runs_nothing(html: str) -> None:
     assert not {"script", "img", "iframe", "object", "image", "base"} & set(outline.tags)
     assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", html)
     assert [a["href"] for a in outline.named("link")] == ["data:,"]
-    policy = next(
-        a["content"] for a in outline.named("meta") if a.get("http-equiv") == "Content-Security-Policy"
-    )
+    policy = next(a["content"] for a in outline.named("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     assert not any(key.startswith("on") for _tag, attributes in outline.elements for key in attributes)
 
@@ -76,9 +74,7 @@ def test_names_are_shown_as_text(tmp_path: Path) -> None:
     assert all(name in outline.text for name in EVIL)
 
 
-NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40).filter(
-    lambda n: n.strip()
-)
+NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40).filter(lambda n: n.strip())
 
 
 @cache
@@ -102,9 +98,7 @@ def test_the_same_folder_gives_the_same_bytes(tmp_path: Path) -> None:
     first = write_report(folder).read_bytes()
     assert write_report(folder).read_bytes() == first
     code = "import sys, pathlib, medfed.report as r; r.write_report(pathlib.Path(sys.argv[1]))"
-    subprocess.run(
-        [sys.executable, "-c", code, folder], check=True, env={**os.environ, "PYTHONHASHSEED": "7"}
-    )
+    subprocess.run([sys.executable, "-c", code, folder], check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
     assert (folder / "report.html").read_bytes() == first
 
 

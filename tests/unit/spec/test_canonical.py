@@ -93,9 +93,7 @@ def test_a_dumped_task_loads_as_the_same_task(tmp_path):
 
 FINITE = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 NUMBERS = st.integers() | st.floats(allow_nan=False)
-TRICKY = st.sampled_from(
-    ["no", "1e-3", "null", "~", "0o17", "1_000", "2020-01-01", "<<", "=", "a: b", " x ", "#", "-"]
-)
+TRICKY = st.sampled_from(["no", "1e-3", "null", "~", "0o17", "1_000", "2020-01-01", "<<", "=", "a: b", " x ", "#", "-"])
 OPTIONS = st.recursive(
     st.none() | st.booleans() | NUMBERS | st.text() | TRICKY,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | TRICKY, inner, max_size=3),
@@ -110,9 +108,7 @@ def folder(tmp_path_factory):
 
 @settings(deadline=None)
 @given(
-    options=st.dictionaries(
-        (st.text(min_size=1) | TRICKY).filter(lambda k: k not in {"name"}), OPTIONS, max_size=3
-    ),
+    options=st.dictionaries((st.text(min_size=1) | TRICKY).filter(lambda k: k not in {"name"}), OPTIONS, max_size=3),
     markers=st.lists(st.text() | TRICKY, max_size=4),
     levels=st.lists(st.text() | TRICKY | FINITE, min_size=1, max_size=4, unique=True),
     lr=st.floats(min_value=5e-324, max_value=1e308),

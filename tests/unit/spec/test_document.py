@@ -130,8 +130,7 @@ def test_what_cannot_be_read_is_explained(tmp_path, name, monkeypatch):
 
 
 BOMBS = {
-    "laughs": "a0: &a0 [x]\n"
-    + "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30)),
+    "laughs": "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30)),
     "quadratic": "a: &a [" + "1," * 10_000 + "]\nb: [" + "*a," * 10_000 + "]\n",
     "nesting": "[" * 2**20,
     "indentation": "- " * 2**19,

@@ -163,9 +163,7 @@ def test_every_fault_is_listed_in_the_order_of_the_file(tmp_path):
 
 
 def test_a_split_column_needs_no_fractions(tmp_path):
-    text = (
-        HEAD + "data: {split: {column: part, train: 0.5}}\nevaluation: {split: test}\nstop: {metric: auc}\n"
-    )
+    text = HEAD + "data: {split: {column: part, train: 0.5}}\nevaluation: {split: test}\nstop: {metric: auc}\n"
     assert load_task(written(tmp_path, text)).spec.data.split.column == "part"
 
 
@@ -271,9 +269,7 @@ def test_overrides_of_a_strategy_replace_the_length(tmp_path):
 def test_a_policy_file(tmp_path):
     text = "task_types: [classification]\nsteps: '*'\nreleases: [sum]\nlimits: {rounds: 5}\n"
     policy = load_policy(written(tmp_path, text))
-    assert policy == Policy(
-        task_types=("classification",), steps="*", releases=("sum",), limits={"rounds": 5}
-    )
+    assert policy == Policy(task_types=("classification",), steps="*", releases=("sum",), limits={"rounds": 5})
     assert policy.algorithms == ()
 
 
@@ -306,9 +302,7 @@ def known_keys(schema):
 KEYS = st.sampled_from([*TaskSpec.model_fields, *known_keys(TaskSpec.model_json_schema())])
 SECTIONS = st.recursive(
     SCALARS | st.sampled_from(["fedavg", "sgd", "continuous", "balanced", "*"]),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.text(max_size=4), inner, max_size=4)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.text(max_size=4), inner, max_size=4),
     max_leaves=12,
 )
 

@@ -90,9 +90,7 @@ def _loaded(file: Path, dialect: Dialect, where: str) -> duckdb.DuckDBPyConnecti
     import duckdb
 
     if set("*?[") & set(str(file)):
-        raise DataError(
-            "a path with *, ? or [ in it cannot be read", where=where, remedy="rename the file or folder"
-        )
+        raise DataError("a path with *, ? or [ in it cannot be read", where=where, remedy="rename the file or folder")
     connection = duckdb.connect(":memory:", config={"threads": "1"})
     types = {f"c{i}": "VARCHAR" for i in range(len(dialect.names))}
     try:
@@ -136,16 +134,12 @@ def _checked_options(options: dict[str, Any], where: str) -> dict[str, Any]:
                 remedy=f"{hint}known: {', '.join(_OPTIONS)}",
             )
     delimiter, names = options.get("delimiter"), options.get("names")
-    if delimiter is not None and (
-        not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n'
-    ):
+    if delimiter is not None and (not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n'):
         raise TaskError("delimiter has to be a single character", where=where, remedy='delimiter: ";"')
     if not isinstance(options.get("header", True), bool):
         raise TaskError("header has to be true or false", where=where)
     if (names is None) == (options.get("header") is False):
-        raise TaskError(
-            "header: false and names: [...] go together", where=where, remedy="give both, or neither"
-        )
+        raise TaskError("header: false and names: [...] go together", where=where, remedy="give both, or neither")
     if names is not None and not (isinstance(names, list | tuple) and all(isinstance(n, str) for n in names)):
         raise TaskError("names has to be a list of column names", where=where)
     return options
@@ -166,16 +160,12 @@ def _file_of(path: Path, where: str) -> Path:
     if not files:
         raise DataError(f"the folder {path} holds no .csv file", where=where, remedy="name the file itself")
     names = ", ".join(file.name for file in files)
-    raise DataError(
-        f"the folder {path} holds several .csv files: {names}", where=where, remedy="name one of them"
-    )
+    raise DataError(f"the folder {path} holds several .csv files: {names}", where=where, remedy="name one of them")
 
 
 def _unreadable(path: Path, error: OSError, where: str) -> DataError:
     if isinstance(error, FileNotFoundError):
-        return DataError(
-            f"{path} does not exist", where=where, remedy="check the path under sites: in the task file"
-        )
+        return DataError(f"{path} does not exist", where=where, remedy="check the path under sites: in the task file")
     return DataError(f"{path} cannot be read ({error.strerror})", where=where, remedy="mend its permissions")
 
 
@@ -198,9 +188,7 @@ def _first_line(file: Path, where: str) -> tuple[int, str]:
     lines = re.split(r"\r\n|\r|\n", first)
     named = next(((above, text) for above, text in enumerate(lines) if text.strip()), None)
     if named is None:
-        raise DataError(
-            "the file is empty", where=where, remedy="it needs a line of column names and one of values"
-        )
+        raise DataError("the file is empty", where=where, remedy="it needs a line of column names and one of values")
     return named
 
 
@@ -209,28 +197,22 @@ def _decoded(decoder: Any, chunk: bytes, line: int, where: str, *, final: bool =
         return str(decoder.decode(chunk, final))
     except UnicodeDecodeError as error:
         at = line + error.object[: error.start].count(b"\n")
-        raise DataError(
-            f"line {at}: the file is not UTF-8 text", where=where, remedy="save it as UTF-8"
-        ) from None
+        raise DataError(f"line {at}: the file is not UTF-8 text", where=where, remedy="save it as UTF-8") from None
 
 
 def _refuse_binary(chunk: bytes, line: int, where: str) -> None:
     zero = chunk.find(b"\0")
     if zero >= 0:
         at = line + chunk[:zero].count(b"\n")
-        raise DataError(
-            f"line {at}: the file holds NUL bytes", where=where, remedy="save it as UTF-8 text (CSV)"
-        )
+        raise DataError(f"line {at}: the file holds NUL bytes", where=where, remedy="save it as UTF-8 text (CSV)")
 
 
 def _dialect(first: tuple[int, str], options: dict[str, Any], wanted: tuple[str, ...], where: str) -> Dialect:
     """The delimiter and the column names, from the first line and the options."""
     above, line = first
     names = tuple(options["names"]) if "names" in options else None
-    if "delimiter" in options:
-        delimiter = str(options["delimiter"])
-    else:
-        delimiter = _find_delimiter(line, wanted, names, where)
+    given = options.get("delimiter")
+    delimiter = _find_delimiter(line, wanted, names, where) if given is None else str(given)
     found = _cut(line, delimiter)
     if names is not None and len(names) != len(found):
         raise DataError(
@@ -251,9 +233,7 @@ def _find_delimiter(line: str, wanted: tuple[str, ...], names: tuple[str, ...] |
         fitting = [d for d in fitting if d in fits]
     if len(fitting) == 1:
         return fitting[0]
-    if all(len(found) == 1 for found in cuts.values()) and (
-        len(names) == 1 if names else set(wanted) <= {line}
-    ):
+    if all(len(found) == 1 for found in cuts.values()) and (len(names) == 1 if names else set(wanted) <= {line}):
         return ","
     cause = "only one column was found: another delimiter?"
     if any(len(found) > 1 for found in cuts.values()):
