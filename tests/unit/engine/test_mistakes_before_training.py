@@ -1,0 +1,93 @@
+"""Mistakes that only the data or the installed parts reveal: told as the user's, and no folder left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import medfed
+from medfed.core.errors import DataError, UserError
+from medfed.models.catalogue import MODELS
+
+
+def hospital(seed: int, rows: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(rows, 2)), np.arange(rows) % 2
+
+
+def task(model: Any = "logistic", **federation: Any) -> dict[str, Any]:
+    return {
+        "task_type": "classification",
+        "model": model,
+        "federation": {"strategy": "fedavg", "rounds": 1, **federation},
+        "data": {"split": {"train": 0.5, "validation": 0, "test": 0.5}},
+    }
+
+
+SITES = {"A": hospital(1), "B": hospital(2)}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (task(class_weights=[1.0, 2.0, 3.0]), "3 weights, and the data have 2 classes"),
+        (task({"name": "logistic", "num_classes": 5}), "num_classes is 5, and the data have 2 classes"),
+        (task({"name": "mlp", "hidden": [0]}), "positive widths"),
+    ],
+    ids=["class weights", "classes", "model option"],
+)
+def test_a_mistake_leaves_no_folder_in_the_way_of_the_next_try(
+    tmp_path: Path, wrong: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError, match=told):
+        medfed.run(wrong, SITES, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    medfed.run(task(), SITES, output=tmp_path / "run")
+    assert (tmp_path / "run" / "results.json").exists()
+
+
+def test_a_site_without_training_rows_is_named() -> None:
+    sites = {**SITES, "Empty": (np.zeros((1, 2)), np.zeros(1))}
+    wrong = task()
+    wrong["data"]["split"] = {"train": 0.01, "validation": 0, "test": 0.99}
+    with pytest.raises(DataError, match="no training rows"):
+        medfed.build(wrong, {"Empty": sites["Empty"], **SITES})
+
+
+def test_running_statistics_are_not_aggregated_by_adam(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch import nn
+
+    def normalised(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
+        return nn.Sequential(nn.BatchNorm1d(input_shape[0]), nn.Linear(input_shape[0], outputs))
+
+    monkeypatch.setattr(
+        type(MODELS), "get", lambda self, name: normalised if self.kind == "model" else _get(self, name)
+    )
+    refused = medfed.build(task(strategy="fedadam"), SITES)
+    with pytest.raises(UserError, match="running statistics"):
+        refused.initialize()
+    process = medfed.build(task(), SITES)
+    state, metrics = process.next(process.initialize())
+    assert metrics.value("loss") is not None
+    assert np.isfinite(process.weights(state)[""]).all()
+
+
+_get = type(MODELS).get
+
+
+def test_rows_that_changed_do_not_go_on_in_a_comparison(tmp_path: Path) -> None:
+    wanted = {**task(), "compare": {"strategies": ["local", "fedavg"]}}
+    medfed.compare(wanted, SITES, output=tmp_path / "all")
+    with pytest.raises(DataError, match="not those with which this run began"):
+        medfed.compare(wanted, {**SITES, "B": hospital(3)}, output=tmp_path / "all")
+
+
+def test_stopping_early_is_measured_whatever_the_interval() -> None:
+    wanted = {**task(rounds=50), "evaluation": {"every": 20}, "stop": {"tolerance": 1e9}}
+    process = medfed.build(wanted, SITES)
+    state, metrics = process.next(process.initialize())
+    assert state.stopped == "the model's weights no longer change"
+    assert metrics.value("loss") is not None
