@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medfed.cli.options import Json, Output, Quiet, print_json
+from medfed.cli.options import Json, Output, Quiet
 
 
 def demo(output: Output = None, quiet: Quiet = False, as_json: Json = False) -> None:
@@ -16,8 +16,8 @@ def demo(output: Output = None, quiet: Quiet = False, as_json: Json = False) -> 
       medfed demo --output ./demo
     """
     from medfed import api
-    from medfed.cli.progress import Watcher
-    from medfed.cli.running import print_comparison
+    from medfed.cli.progress import Watchers
+    from medfed.cli.running import announce_comparison
     from medfed.data.partition import breast_cancer_hospitals
 
     task = api.read_task(
@@ -37,14 +37,6 @@ def demo(output: Output = None, quiet: Quiet = False, as_json: Json = False) -> 
     )
     folder = output or api.new_output(task)
     hospitals = breast_cancer_hospitals(7)
-    comparison = api.compare(
-        task,
-        hospitals,
-        output=folder,
-        observer=lambda name: Watcher(quiet=quiet, as_json=as_json, label=name),
-    )
-    if as_json:
-        print_json({"event": "finished", "folder": str(folder), "metrics": comparison.table()})
-    elif not quiet:
-        print_comparison(comparison.table())
-        print(f"report: {folder / 'report.html'}")
+    with Watchers(quiet=quiet, as_json=as_json) as watchers:
+        comparison = api.compare(task, hospitals, output=folder, observer=watchers)
+    announce_comparison(comparison, quiet=quiet, as_json=as_json)

@@ -92,6 +92,28 @@ class Watcher:
             print(line, flush=True)
 
 
+class Watchers:
+    """A watcher for each strategy of a comparison; a terminal shows one bar at a time."""
+
+    def __init__(self, *, quiet: bool, as_json: bool) -> None:
+        self._quiet = quiet
+        self._json = as_json
+        self._current: Watcher | None = None
+
+    def __enter__(self) -> Watchers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._current is not None:
+            self._current.__exit__()
+
+    def __call__(self, strategy: str) -> Watcher:
+        """The watcher of the next strategy; the one before it takes its bar away."""
+        self.__exit__()
+        self._current = Watcher(quiet=self._quiet, as_json=self._json, label=strategy)
+        return self._current
+
+
 def round_line(metrics: RoundMetrics, spec: TaskSpec, number: int) -> str:
     """``Epoch 10/50 - Cleveland Loss: 0.215 | Acc: 89.2% - … - Federated Loss: 0.206 | Acc: 89.8%``."""
     shown = ("loss", "accuracy") if spec.task_type == "classification" else ("loss", "rmse")

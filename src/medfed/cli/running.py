@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medfed.cli.options import Data, Json, Output, Quiet, Settings, TaskPath, print_json
-from medfed.cli.progress import Watcher
+from medfed.cli.progress import Watcher, Watchers
 from medfed.core.errors import UserError
 
 if TYPE_CHECKING:
+    from medfed.engine.comparison import Comparison
     from medfed.engine.outcome import Outcome
 
 _Task = Annotated[Path | None, typer.Argument(metavar="TASK", help="The task file (YAML).")]
@@ -78,22 +79,9 @@ def compare(
 
     checked = api.read_task(task, settings or [])
     folder = output or api.new_output(checked)
-    watchers: list[Watcher] = []
-
-    def watch(name: str) -> Watcher:
-        _close(watchers)
-        watchers.append(Watcher(quiet=quiet, as_json=as_json, label=name))
-        return watchers[-1]
-
-    try:
-        comparison = api.compare(checked, data=data, output=folder, observer=watch)
-    finally:
-        _close(watchers)
-    if as_json:
-        print_json({"event": "finished", "folder": str(folder), "metrics": comparison.table()})
-    elif not quiet:
-        print_comparison(comparison.table())
-        print(f"report: {folder / 'report.html'}")
+    with Watchers(quiet=quiet, as_json=as_json) as watchers:
+        comparison = api.compare(checked, data=data, output=folder, observer=watchers)
+    announce_comparison(comparison, quiet=quiet, as_json=as_json)
 
 
 def train(
@@ -155,6 +143,16 @@ def announce(outcome: Outcome, *, quiet: bool, as_json: bool) -> None:
         print(f"report: {folder / 'report.html'}")
 
 
+def announce_comparison(comparison: Comparison, *, quiet: bool, as_json: bool) -> None:
+    """Show a comparison's metrics and where its report is."""
+    folder = comparison.folder
+    if as_json:
+        print_json({"event": "finished", "folder": str(folder), "metrics": comparison.table()})
+    elif not quiet:
+        print_comparison(comparison.table())
+        print(f"report: {folder / 'report.html'}")
+
+
 def print_comparison(table: dict[str, dict[str, float | None]]) -> None:
     """The strategies' main metrics, a row each."""
     from rich.console import Console
@@ -175,9 +173,3 @@ def _resumable(work: Callable[[], Outcome], folder: Path) -> Outcome:
         if (folder / "task.yaml").exists():
             print(f"\ninterrupted; go on with: medfed run --resume {folder}", file=sys.stderr)
         raise
-
-
-def _close(watchers: list[Watcher]) -> None:
-    for watcher in watchers:
-        watcher.__exit__()
-    watchers.clear()

@@ -45,10 +45,7 @@ def load_hospitals(
         path = _below(task, data, entry.data, "sites", site, "data")
         policy, source = Policy.permissive(), PERMISSIVE
         if entry.policy is not None:
-            policy, source = (
-                load_policy(_below(task, data, entry.policy, "sites", site, "policy")),
-                entry.policy,
-            )
+            policy, source = load_policy(_below(task, data, entry.policy, "sites", site, "policy")), entry.policy
         hospitals[site] = SimulatedSite(_table(task, site, path), policy, source)
     return hospitals
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -32,47 +32,74 @@ class Outcome:
         return self.metrics[split].value(metric, site) if split in self.metrics else None
 
 
+@dataclass(frozen=True)
+class Results:
+    """``results.json``: all that was measured, and of what; a withheld count is null."""
+
+    medfed: str
+    run: str
+    name: str
+    task_type: str
+    strategy: str
+    task_digest: str
+    status: str
+    stopped_because: str
+    rounds: int
+    seed: int
+    parameters: int
+    simulation: bool
+    policies: dict[str, str]
+    features: list[str]
+    classes: list[str]
+    rows: dict[str, dict[str, int | None]]
+    metrics: dict[str, dict[str, dict[str, Any]]]
+    roc: dict[str, dict[str, list[float]]]
+    absences: list[dict[str, Any]]
+    started: str
+    seconds: float
+
+
 def write_outcome(
     process: Process, state: RunState, simulation: Simulation, folder: RunFolder, seconds: float
 ) -> Outcome:
-    """Measure the final model on every split, write it all, and close the ledgers."""
+    """Measure the final model on every split, write it all, and close the ledgers.
+
+    ``results.json`` is written last: where it stands, the run is finished.
+    """
     metrics = {Split(split): process.measure(state, Split(split)) for split in process.task.measured_splits}
     final_split = Split.TEST if Split.TEST in metrics else Split(process.task.monitored_split)
     curves = process.curves(state, final_split)
+    sheets = {site: sheet_fields(sheet) for site, sheet in process.sheets(state).items()}
     save_models(process, state, folder.path)
-    shown = {site: sheet_fields(sheet) for site, sheet in process.sheets(state).items()}
-    folder.write_json("sheets.json", shown)
+    folder.write_json("sheets.json", sheets)
     folder.write_json("environment.json", environment())
-    encoding, spec = state.lanes[0].encoding, process.task
-    absences = (*state.absences, *(absence for found in metrics.values() for absence in found.absences))
     simulation.close("complete")
-    folder.write_json(
-        "results.json",
-        {
-            "medfed": __version__,
-            "run": process.federation.conversation.run,
-            "name": spec.name,
-            "task_type": spec.task_type,
-            "strategy": spec.federation.strategy.name,
-            "task_digest": process.federation.conversation.task,
-            "status": "complete",
-            "stopped_because": state.stopped,
-            "rounds": state.round,
-            "seed": spec.seed,
-            "parameters": len(next(iter(process.weights(state).values()))),
-            "simulation": True,
-            "policies": simulation.policies,
-            "features": list(encoding.features),
-            "classes": list(encoding.classes),
-            "rows": {site: sheet["splits"] for site, sheet in shown.items()},
-            "metrics": {split: _by_site(found.rows) for split, found in metrics.items()},
-            "roc": {site: {"fpr": c.fpr.tolist(), "tpr": c.tpr.tolist()} for site, c in curves.items()},
-            "absences": [{"round": a.round, "site": a.site, "sentence": a.sentence} for a in absences],
-            "started": folder.origin().started,
-            "seconds": round(seconds, 3),
-            "baselines": [],
-        },
+    spec, encoding, conversation = process.task, state.lanes[0].encoding, process.federation.conversation
+    absences = (*state.absences, *(absence for found in metrics.values() for absence in found.absences))
+    results = Results(
+        medfed=__version__,
+        run=conversation.run,
+        name=spec.name,
+        task_type=spec.task_type,
+        strategy=spec.federation.strategy.name,
+        task_digest=conversation.task,
+        status="complete",
+        stopped_because=state.stopped,
+        rounds=state.round,
+        seed=spec.seed,
+        parameters=len(next(iter(process.weights(state).values()))),
+        simulation=True,
+        policies=simulation.policies,
+        features=list(encoding.features),
+        classes=list(encoding.classes),
+        rows={site: sheet["splits"] for site, sheet in sheets.items()},
+        metrics={split.value: _by_site(found.rows) for split, found in metrics.items()},
+        roc={site: {"fpr": curve.fpr.tolist(), "tpr": curve.tpr.tolist()} for site, curve in curves.items()},
+        absences=[{"round": a.round, "site": a.site, "sentence": a.sentence} for a in absences],
+        started=folder.origin().started,
+        seconds=round(seconds, 3),
     )
+    folder.write_json("results.json", asdict(results))
     return Outcome(folder, state, metrics)
 
 

@@ -148,7 +148,6 @@ def results(kind: Kind) -> dict[str, Any]:
         "absences": [{"round": 12, "site": kind.sites[-1], "sentence": "no answer within 30 s"}],
         "started": "2026-01-01T12:00:00+00:00",
         "seconds": 12.5,
-        "baselines": [],
     }
 
 
