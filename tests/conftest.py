@@ -1,8 +1,18 @@
 """Every test keeps its keys in a folder of its own, never in the user's."""
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "medfed",
+    deadline=None,  # how fast a machine is, is no property of the code
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("medfed")
 
 
 @pytest.fixture(autouse=True, scope="session")
