@@ -10,7 +10,6 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medfed.core.errors import DataError
 from medfed.core.examples import Examples, Predictions
@@ -18,7 +17,7 @@ from medfed.core.protocols import GradientTransform, Trained
 from medfed.models.batches import Position, batches, updates_per_epoch
 from medfed.models.loss import Loss
 from medfed.models.network import Network
-from medfed.models.optimizers import Optimizer, OptimizerState, local_optimizer
+from medfed.models.optimizers import OptimizerState, local_optimizer
 from medfed.spec.task import FederationSpec
 
 if TYPE_CHECKING:
@@ -66,46 +65,32 @@ def train(
     Each update: the batch's mean gradient, ``transform``, clipping to ``clip_norm``, then the optimizer's step.
     Raises DataError where there are no rows, or the loss is no longer finite.
     """
+    import torch
+
     rows = len(examples)
     if rows == 0:
         raise DataError("there are no training rows", remedy="give the site data, or leave it out of the task")
     size = rows if federation.batch_size == "full" else min(federation.batch_size, rows)
     updates = federation.local_updates or (federation.local_epochs or 1) * updates_per_epoch(rows, size)
     stepper, lr = local_optimizer(federation, optimizer), learning_rate(federation, round_number)
+    features, targets = torch.from_numpy(examples.features), torch.from_numpy(examples.targets)
+    network.module.train()
     with one_thread():
         for batch, after in islice(batches(rows, size, position, generator), updates):
-            _update(network, examples, batch, loss, transform, federation.clip_norm, stepper, lr)
+            index = torch.from_numpy(batch)
+            network.gradient.zero_()
+            loss(network.module(features[index]), targets[index]).backward()  # type: ignore[no-untyped-call]
+            with torch.no_grad():
+                if transform is not None:
+                    transform(network.gradient, network.weights)
+                if federation.clip_norm is not None:
+                    _clip(network.gradient, federation.clip_norm)
+                stepper.step(network.weights, network.gradient, lr)
             position = after
     weights = network.vector()
     if not np.isfinite(weights).all():
         raise DataError("training diverged: the weights are no longer finite", remedy="lower federation.lr")
     return Session(Trained(weights, updates, rows, lr), position, stepper.state())
-
-
-def _update(
-    network: Network,
-    examples: Examples,
-    batch: NDArray[np.int64],
-    loss: Loss,
-    transform: GradientTransform | None,
-    clip_norm: float | None,
-    stepper: Optimizer,
-    lr: float,
-) -> None:
-    """One local update on a batch of row indices."""
-    import torch
-
-    index = torch.from_numpy(batch)
-    features, targets = torch.from_numpy(examples.features), torch.from_numpy(examples.targets)
-    network.module.train()
-    network.gradient.zero_()
-    loss(network.module(features[index]), targets[index]).backward()  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        if transform is not None:
-            transform(network.gradient, network.weights)
-        if clip_norm is not None:
-            _clip(network.gradient, clip_norm)
-        stepper.step(network.weights, network.gradient, lr)
 
 
 @contextmanager
