@@ -80,7 +80,11 @@ def compare(
     checked = api.read_task(task, settings or [])
     folder = output or api.new_output(checked)
     with Watchers(quiet=quiet, as_json=as_json) as watchers:
-        comparison = api.compare(checked, data=data, output=folder, observer=watchers)
+        try:
+            comparison = api.compare(checked, data=data, output=folder, observer=watchers)
+        except KeyboardInterrupt:
+            print(f"\ninterrupted; go on with the same command and --output {folder}", file=sys.stderr)
+            raise
     announce_comparison(comparison, quiet=quiet, as_json=as_json)
 
 

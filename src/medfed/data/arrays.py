@@ -41,12 +41,14 @@ def load_arrays(data: DataSpec, task_type: str, site: str, arrays: ArrayData, se
     arrays, used as they are. Raises DataError where lengths differ or a number is infinite.
     """
     features = np.asarray(arrays.features)
+    if np.ndim(arrays.targets) != 1:
+        raise DataError("targets have to be of shape (n,)", where=site, remedy="targets.ravel()")
     lengths = {len(features), len(arrays.targets), len(features if arrays.ids is None else arrays.ids)}
     if features.ndim < 2 or len(lengths) > 1 or 0 in lengths:
         raise DataError(
             "features have to be of shape (n, …), with n targets and n ids, and n above 0",
             where=site,
-            remedy="features.reshape(n, -1) for a single column",
+            remedy="check the lengths; a single column is features.reshape(-1, 1)",
         )
     rows = len(features)
     columns = _columns(features, site)

@@ -88,10 +88,10 @@ def require_columns(names: tuple[str, ...], raw: RawTable, site: str) -> None:
 
 
 def with_missing(values: Texts, markers: tuple[str, ...]) -> Texts:
-    """The values with None for each missing marker and each blank field."""
-    missing = {marker.strip() for marker in markers} | {""}
+    """The values with None for each missing marker and each blank field; a marker -9 is also -9.0."""
+    missing = {level(marker) for marker in markers} | {""}
     codes, distinct = factorize(values)
-    return objects([None if text.strip() in missing else text for text in distinct] + [None])[codes]
+    return objects([None if level(text) in missing else text for text in distinct] + [None])[codes]
 
 
 def absent(values: NDArray[Any], kind: Kind) -> NDArray[np.bool_]:

@@ -88,7 +88,9 @@ data:
 
 
 def fetch_heart(target: Path, source: Path | None = None) -> list[Path]:
-    """Write the four sites below ``target`` and return the files written: data, LICENSE.txt and task.yaml.
+    """Write the four sites below ``target`` and return the files: data, LICENSE.txt and task.yaml.
+
+    A task.yaml that is there already is left as it is, for it may have been edited.
 
     source: a folder that already holds the repository's files (``processed.cleveland.data``, …); without it
     they are downloaded. Raises DataError where a file cannot be had or is not the one that was published.
@@ -100,10 +102,10 @@ def fetch_heart(target: Path, source: Path | None = None) -> list[Path]:
         _make_folder(path.parent)
         write_atomically(path, _with_header(site, content))
         files.append(path)
-    for name, text in (("LICENSE.txt", _LICENSE), ("task.yaml", _TASK)):
-        write_atomically(target / name, text)
-        files.append(target / name)
-    return files
+    write_atomically(target / "LICENSE.txt", _LICENSE)
+    if not (target / "task.yaml").exists():
+        write_atomically(target / "task.yaml", _TASK)
+    return [*files, target / "LICENSE.txt", target / "task.yaml"]
 
 
 def published_benchmark(source: Path) -> dict[str, pandas.DataFrame]:

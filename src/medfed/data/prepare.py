@@ -219,6 +219,13 @@ def _agreed_levels(
 
 def _agreed_classes(reports: list[tuple[str, ...]]) -> tuple[str, ...]:
     classes = sort_levels(name for report in reports for name in report)
+    several = [set(report) for report in reports if len(report) > 1]
+    if any(one.isdisjoint(other) for one in several for other in several):
+        raise DataError(
+            f"the sites code the label unlike each other: together they have the classes {', '.join(classes)}",
+            where="label",
+            remedy="code it alike at all sites, or declare it: label: {column: …, positive: [1, yes]}",
+        )
     if len(classes) < 2:
         raise DataError(
             "fewer than two classes are shared by enough patients",

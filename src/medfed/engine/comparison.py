@@ -35,9 +35,17 @@ class Comparison:
         if file.exists():
             same_task = not resolved.exists() or resolved.read_text() == task
             if json.loads(file.read_text()) != content or not same_task:
-                raise RunFolderError("another comparison is in this folder", where=str(self.folder))
+                raise RunFolderError(
+                    "another comparison is in this folder: its task, strategies or data differ",
+                    where=str(self.folder),
+                    remedy="name another folder by --output, or give the task as it was",
+                )
         elif resolved.exists():
-            raise RunFolderError("there is a run in this folder already", where=str(self.folder))
+            raise RunFolderError(
+                "there is a run in this folder already",
+                where=str(self.folder),
+                remedy="name another folder by --output",
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

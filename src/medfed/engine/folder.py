@@ -45,10 +45,12 @@ class RunFolder:
     def create(cls, path: Path, task: str, origin: Origin) -> RunFolder:
         """A new folder with the resolved task. Raises RunFolderError where another run is in it already."""
         if (path / "task.yaml").exists():
+            finished = cls(path).finished
+            go_on = f"read {path / 'report.html'}" if finished else f"go on with it: medfed run --resume {path}"
             raise RunFolderError(
-                "there is a run in this folder already",
+                f"there is a {'finished' if finished else 'begun'} run in this folder already",
                 where=str(path),
-                remedy=f"continue it with: medfed run --resume {path}; or name another folder by --output",
+                remedy=f"{go_on}; or name another folder by --output",
             )
         try:
             (path / "checkpoint").mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from medfed.core.errors import UserError
+from medfed.algorithms import ALGORITHMS
+from medfed.core.errors import TaskError, UserError
 from medfed.data.arrays import ArrayData, load_arrays
 from medfed.data.connectors import CONNECTORS
 from medfed.data.frames import raw_from_frame
@@ -16,7 +17,7 @@ from medfed.data.table import SiteTable, load_table
 from medfed.engine.simulation import SimulatedSite
 from medfed.spec.loading import TaskFile, load_policy
 from medfed.spec.policy import Policy
-from medfed.spec.task import SiteEntry
+from medfed.spec.task import BASELINES, SiteEntry
 
 if TYPE_CHECKING:
     import pandas
@@ -35,6 +36,10 @@ def load_hospitals(
     Raises DataError or TaskError naming site, file and column.
     """
     if given is not None:
+        if not isinstance(given, Mapping) or not given:
+            raise UserError(
+                "sites are a mapping of names to rows", remedy='sites={"A": frame, "B": (features, targets)}'
+            )
         return {
             site: SimulatedSite(_table(task, site, rows), Policy.permissive(), PERMISSIVE)
             for site, rows in given.items()
@@ -45,9 +50,23 @@ def load_hospitals(
         path = _below(task, data, entry.data, "sites", site, "data")
         policy, source = Policy.permissive(), PERMISSIVE
         if entry.policy is not None:
-            policy, source = load_policy(_below(task, data, entry.policy, "sites", site, "policy")), entry.policy
+            policy = known_policy(_below(task, data, entry.policy, "sites", site, "policy"))
+            source = entry.policy
         hospitals[site] = SimulatedSite(_table(task, site, path), policy, source)
     return hospitals
+
+
+def known_policy(path: Path) -> Policy:
+    """The policy in a file. Raises TaskError for an algorithm that no installed code has, since it may be mistyped."""
+    policy = load_policy(path)
+    for name in policy.algorithms if policy.algorithms != "*" else ():
+        if name not in (*ALGORITHMS.names(), *BASELINES):
+            raise TaskError(
+                f"the policy allows an algorithm {name!r}, which does not exist",
+                where=str(path),
+                remedy=ALGORITHMS.suggestion(name),
+            )
+    return policy
 
 
 def read_raw(task: TaskFile, path: Path, where: str) -> RawTable:
@@ -60,15 +79,29 @@ def read_raw(task: TaskFile, path: Path, where: str) -> RawTable:
     return connector(path, task.spec.data, where)
 
 
+def _arrays(rows: tuple[Any, ...], site: str) -> ArrayData:
+    if len(rows) not in (2, 3):
+        raise UserError("arrays are given as (features, targets) or (features, targets, ids)", where=site)
+    return ArrayData(*rows)
+
+
 def raw_rows(task: TaskFile, rows: str | os.PathLike[str] | pandas.DataFrame, where: str) -> RawTable:
-    """The rows of a file or a data frame, as text."""
-    return read_raw(task, Path(rows), where) if isinstance(rows, str | os.PathLike) else raw_from_frame(rows)
+    """The rows of a file or a data frame, as text. Raises UserError for anything else."""
+    if isinstance(rows, str | os.PathLike):
+        return read_raw(task, Path(rows), where)
+    if not hasattr(rows, "columns"):
+        raise UserError(
+            f"rows cannot be given as {type(rows).__name__}",
+            where=where,
+            remedy="give a file's path, a pandas data frame, or for a site (features, targets)",
+        )
+    return raw_from_frame(rows)
 
 
 def _table(task: TaskFile, site: str, rows: SiteInput) -> SiteTable:
     spec = task.spec
     if isinstance(rows, tuple):
-        rows = ArrayData(*rows)
+        rows = _arrays(rows, site)
     if isinstance(rows, ArrayData):
         return load_arrays(spec.data, spec.task_type, site, rows, spec.seed)
     return load_table(spec.data, spec.task_type, site, raw_rows(task, rows, site), spec.seed)

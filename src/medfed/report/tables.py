@@ -168,9 +168,8 @@ def side_by_side(comparison: Comparison, split: str, metric: str, sites: Sequenc
             rows.append(Row(label, n, _strategy_cells(metric, tuple(found.values()), notes), summary))
     means = site_means(comparison, split, metric, sites)
     if len(means) > 1 and len(sites) > 1:
-        measures = tuple(
-            Measure(value=means.get(s), reason="no hospital has a value under every strategy") for s in runs
-        )
+        absent = Measure(reason="no hospital has a value under every strategy")
+        measures = tuple(Measure(value=means[s]) if s in means else absent for s in runs)
         rows.append(Row(MEAN, "—", _strategy_cells(metric, measures, notes), summary=True))
     return Table(metric_name(metric).label, tuple(runs), tuple(rows), notes.listed)
 

@@ -71,12 +71,17 @@ def dotted(keys: Keys) -> str:
     return "".join(parts).removeprefix(".")
 
 
-def read_yaml(path: str | os.PathLike[str]) -> Document:
-    """The mapping in a YAML 1.2 (or JSON) file. Raises TaskError, with file and line, for anything else."""
+def read_yaml(path: str | os.PathLike[str], *, may_be_empty: bool = False) -> Document:
+    """The mapping in a YAML 1.2 (or JSON) file. Raises TaskError, with file and line, for anything else.
+
+    may_be_empty: a file without content is an empty mapping.
+    """
     name = os.fspath(path)
     text = _decoded(_content(name), name)
     reader = _Reader(lambda line: f"{name}:{line}")
     data = reader.read(text)
+    if data is None and may_be_empty:
+        data = {}
     if data is None:
         raise TaskError("the file is empty", where=f"{name}:1", remedy="write a section, `key: value`, into it")
     if not isinstance(data, dict):

@@ -46,8 +46,8 @@ def task_of(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> TaskFi
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
-    """The policy in a YAML file. Raises TaskError, which lists every fault found."""
-    return validated(Policy, read_yaml(path))
+    """The policy in a YAML file; an empty one allows nothing. Raises TaskError, which lists every fault found."""
+    return validated(Policy, read_yaml(path, may_be_empty=True))
 
 
 def validated(model: type[S], document: Document) -> S:

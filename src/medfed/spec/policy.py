@@ -9,6 +9,7 @@ from pydantic import Field
 from medfed.spec.task import Section
 
 Everything = Literal["*"]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -28,8 +29,8 @@ class Policy(Section):
     minimum_count: smallest non-zero count of persons that a data sheet, a metric or a level may rest on.
     """
 
-    tasks: tuple[str, ...] | Everything = ()
-    task_types: tuple[str, ...] | Everything = ()
+    tasks: tuple[Digest, ...] | Everything = ()
+    task_types: tuple[Literal["classification", "regression"], ...] | Everything = ()
     algorithms: tuple[str, ...] | Everything = ()
     steps: tuple[str, ...] | Everything = ()
     releases: tuple[Literal["sum", "site", "levels"], ...] | Everything = ()

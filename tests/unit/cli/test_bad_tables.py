@@ -158,7 +158,7 @@ def test_a_second_run_into_the_same_folder_destroys_nothing(place: Workplace) ->
     before = {path: path.read_bytes() for path in (place.folder / "run").rglob("*") if path.is_file()}
     again = place.run("--quiet")
     assert again.status == 2
-    assert "there is a run in this folder already" in again.err
+    assert "there is a finished run in this folder already" in again.err
     assert {path: path.read_bytes() for path in (place.folder / "run").rglob("*") if path.is_file()} == before
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import medfed
-from medfed.core.errors import DataError, UserError
+from medfed.core.errors import DataError, Refused, TaskError, UserError
 from medfed.models.catalogue import MODELS
 
 
@@ -91,3 +91,50 @@ def test_stopping_early_is_measured_whatever_the_interval() -> None:
     state, metrics = process.next(process.initialize())
     assert state.stopped == "the model's weights no longer change"
     assert metrics.value("loss") is not None
+
+
+@pytest.mark.parametrize(
+    "sites",
+    [
+        {"A": (SITES["A"][0], ["no", "yes"] * 20), "B": SITES["B"]},
+        {"A": (SITES["A"][0], SITES["A"][1].astype(bool)), "B": SITES["B"]},
+    ],
+    ids=["words and numbers", "truth values and numbers"],
+)
+def test_labels_that_sites_code_unlike_each_other_are_refused(sites: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="code the label unlike each other"):
+        medfed.build(task(), sites).initialize()
+
+
+def test_sites_of_one_class_each_are_no_other_coding() -> None:
+    features = SITES["A"][0]
+    one_each = {"A": (features, np.zeros(40)), "B": (features, np.ones(40)), "C": SITES["B"]}
+    state = medfed.build(task(), one_each).initialize()
+    assert state.lanes[0].encoding.classes == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    "sites", [[], {}, {"A": {"x": [1]}}, {"A": (1, 2, 3, 4)}, {"A": (np.zeros((4, 2)), np.zeros((4, 1)))}], ids=repr
+)
+def test_sites_of_a_wrong_kind_are_told_as_the_users_mistake(sites: Any) -> None:
+    with pytest.raises(UserError):
+        medfed.build(task(), sites)
+
+
+def test_an_empty_policy_refuses_and_a_mistyped_one_is_told(tmp_path: Path) -> None:
+    features, targets = hospital(5)
+    for site in ("A", "B"):
+        rows = "\n".join(f"{x:.3f},{y:.3f},{label}" for (x, y), label in zip(features, targets, strict=True))
+        (tmp_path / f"{site}.csv").write_text(f"x,y,label\n{rows}\n")
+    wanted = task()
+    wanted["data"]["label"] = "label"
+    wanted["sites"] = {"A": "A.csv", "B": {"data": "B.csv", "policy": "policy.yaml"}}
+    (tmp_path / "policy.yaml").write_text("# nothing yet\n")
+    with pytest.raises(Refused):
+        medfed.build(wanted, data=tmp_path).initialize()
+    (tmp_path / "policy.yaml").write_text("algorithms: [fedavgg]\n")
+    with pytest.raises(TaskError, match="fedavgg"):
+        medfed.build(wanted, data=tmp_path)
+    (tmp_path / "policy.yaml").write_text("tasks: [abc]\n")
+    with pytest.raises(TaskError, match="tasks"):
+        medfed.build(wanted, data=tmp_path)

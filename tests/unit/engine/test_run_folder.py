@@ -49,7 +49,7 @@ def test_a_new_folder_holds_task_and_origin(folder: RunFolder) -> None:
 
 
 def test_a_folder_with_a_run_is_not_begun_again(folder: RunFolder) -> None:
-    with pytest.raises(RunFolderError, match="a run in this folder already") as error:
+    with pytest.raises(RunFolderError, match="a begun run in this folder already") as error:
         RunFolder.create(folder.path, "", ORIGIN)
     assert f"--resume {folder.path}" in error.value.remedy
 
