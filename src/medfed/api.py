@@ -36,7 +36,7 @@ from medfed.engine.assembly import assemble, check_parts
 from medfed.engine.cohort import check_cohort
 from medfed.engine.comparison import Comparison, strategy_tasks
 from medfed.engine.folder import Origin, RunFolder
-from medfed.engine.hospitals import SiteInput, load_hospitals, raw_rows
+from medfed.engine.hospitals import SiteInput, load_hospitals, missing_files, raw_rows
 from medfed.engine.outcome import Outcome
 from medfed.engine.process import Process, RoundMetrics, RunState
 from medfed.engine.run import Observer
@@ -81,19 +81,20 @@ def read_task(task: Task, overrides: Sequence[str] = ()) -> TaskFile:
 
 @dataclass(frozen=True)
 class Checked:
-    """A valid task, and what is still to be installed before it can run here."""
+    """A valid task, and what is still wanting before it can run here: extras to install, files to bring."""
 
     task: TaskFile
-    missing: tuple[MissingExtra, ...]
+    missing: tuple[UserError, ...]
 
 
-def check(task: Task, *, overrides: Sequence[str] = ()) -> Checked:
-    """Everything that can be known without running: the task's form, and that its parts exist and fit together.
+def check(task: Task, *, data: FilePath | None = None, overrides: Sequence[str] = ()) -> Checked:
+    """Everything that can be known without running: the task's form, that its parts exist and fit, its policy files.
 
-    Raises TaskError. A part whose extra is not installed here makes no task wrong: it is told beside it.
+    Raises TaskError. An extra that is not installed here, or a site's file that is not here, makes no task wrong:
+    it is told beside it.
     """
     checked = read_task(task, overrides)
-    missing: dict[str, MissingExtra] = {}
+    missing: dict[str, UserError] = {str(error): error for error in missing_files(checked, _data_folder(checked, data))}
     for each in (checked, *strategy_tasks(checked).values()):
         try:
             check_parts(each, tuple(each.spec.sites))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from medfed.cli.options import Json, Settings, TaskPath, print_json
+from medfed.cli.options import Data, Json, Settings, TaskPath, print_json
 
 
-def check(task: TaskPath, settings: Settings = None, as_json: Json = False) -> None:
+def check(task: TaskPath, data: Data = None, settings: Settings = None, as_json: Json = False) -> None:
     """Check a task without running it: its form, and that all it names exists and fits together.
 
-    Prints the task with every default filled in. A part whose extra is not installed here is told, and no error.
+    Prints the task with every default filled in. An extra or a site's file that is not here is told, and no error;
+    what the tables hold, only a run can say.
 
     \b
     Examples:
@@ -20,7 +21,7 @@ def check(task: TaskPath, settings: Settings = None, as_json: Json = False) -> N
     from medfed import api
     from medfed.spec.canonical import dump_task, task_digest
 
-    checked = api.check(task, overrides=settings or [])
+    checked = api.check(task, data=data, overrides=settings or [])
     spec = checked.task.spec
     if as_json:
         missing = [str(extra) for extra in checked.missing]

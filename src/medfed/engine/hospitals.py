@@ -56,6 +56,21 @@ def load_hospitals(
     return hospitals
 
 
+def missing_files(task: TaskFile, data: Path) -> list[TaskError]:
+    """The files of the task's sites that are not below the data folder. Raises TaskError for a bad policy file."""
+    missing = []
+    for site, entry in task.spec.sites.items():
+        for key, path in (("data", entry.data), ("policy", entry.policy)):
+            try:
+                found = _below(task, data, path, "sites", site, key) if path is not None else None
+            except TaskError as error:
+                missing.append(error)
+                continue
+            if key == "policy" and found is not None:
+                known_policy(found)
+    return missing
+
+
 def known_policy(path: Path) -> Policy:
     """The policy in a file. Raises TaskError for an algorithm that no installed code has, since it may be mistyped."""
     policy = load_policy(path)

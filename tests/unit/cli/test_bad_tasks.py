@@ -11,6 +11,8 @@ from cli_runs import TASK, Workplace, changed, table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from medfed.cli.main import main
+
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [*{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}]\n"
     for old, new in zip("abcdefgh", "bcdefghi", strict=True)
@@ -242,3 +244,24 @@ def test_json_errors_are_json(place: Workplace) -> None:
     (place.folder / "north.csv").write_text(table().replace("age", "x"))
     told = json.loads(place.run("--json").out.splitlines()[-1])
     assert told["error"] == "data"
+
+
+def test_check_tells_files_that_are_not_here_and_bad_policies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = tmp_path / "task.yaml"
+    task.write_text(
+        "task_type: classification\nmodel: logistic\nfederation: {strategy: fedavg}\n"
+        "sites:\n  A: nofile.csv\n  B: {data: nofile.csv, policy: policy.yaml}\n"
+    )
+    (tmp_path / "policy.yaml").write_text("releases: [sum]\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["check", str(task)])
+    told = capsys.readouterr()
+    assert ended.value.code == 0
+    assert told.err.count("there is no 'nofile.csv'") == 2
+    (tmp_path / "policy.yaml").write_text("tsks: [abc]\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["check", str(task)])
+    assert ended.value.code == 2
+    assert "did you mean `tasks`" in capsys.readouterr().err
