@@ -146,11 +146,6 @@ def adopt_encoding(fed: Federation, encoding: Encoding) -> None:
     fed.sum(adopt, encoding)
 
 
-def prepare(fed: Federation, data: DataSpec, task_type: str) -> Encoding:
-    """The encoding that the sites agree on: :func:`agreed_columns`, then :func:`fit_encoding`."""
-    return fit_encoding(fed, agreed_columns(fed, data, task_type), data)
-
-
 def fit_encoding(fed: Federation, encoding: Encoding, data: DataSpec) -> Encoding:
     """The encoding with what is learnt from the sites' training rows.
 

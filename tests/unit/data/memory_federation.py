@@ -6,8 +6,11 @@ from typing import Any
 
 from medfed.core.codec import decode, encode
 from medfed.core.messages import add, out_of_bounds
+from medfed.data.encoding import Encoding
+from medfed.data.prepare import agreed_columns, fit_encoding
 from medfed.data.table import SiteTable
 from medfed.spec.policy import Policy
+from medfed.spec.task import DataSpec
 
 
 class MemorySite:
@@ -55,3 +58,8 @@ class MemoryFederation:
             total = add(total, reply)
         self.refusing = refusing
         return total
+
+
+def prepare(fed: Any, data: DataSpec, task_type: str) -> Encoding:
+    """The encoding that all sites agree on and fit together."""
+    return fit_encoding(fed, agreed_columns(fed, data, task_type), data)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas
 import pytest
-from memory_federation import MemoryFederation
+from memory_federation import MemoryFederation, prepare
 from sklearn.datasets import load_breast_cancer
 
 from medfed.core.errors import DataError
@@ -12,7 +12,7 @@ from medfed.data.arrays import ArrayData, load_arrays
 from medfed.data.encoding import Encoding, encode
 from medfed.data.frames import raw_from_frame
 from medfed.data.partition import HOSPITALS, breast_cancer_hospitals
-from medfed.data.prepare import adopt_encoding, describe_sites, prepare
+from medfed.data.prepare import adopt_encoding, describe_sites
 from medfed.data.table import SiteTable, load_table, merge_tables
 from medfed.spec.task import DataSpec
 

@@ -5,7 +5,7 @@ import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_federation import MemoryFederation
+from memory_federation import MemoryFederation, prepare
 
 from medfed.core.errors import DataError
 from medfed.core.examples import Split
@@ -14,7 +14,7 @@ from medfed.data import prepare as preparation
 from medfed.data.encoding import Encoding, design, encode
 from medfed.data.frames import raw_from_frame
 from medfed.data.kinds import Kind
-from medfed.data.prepare import STEPS, adopt_encoding, describe_sites, prepare
+from medfed.data.prepare import STEPS, adopt_encoding, describe_sites
 from medfed.data.table import SiteTable, load_table, merge_tables
 from medfed.spec.task import DataSpec
 
