@@ -61,6 +61,27 @@ def feature_columns(data: DataSpec, raw: RawTable) -> tuple[str, ...]:
     return tuple(n for n in named if n not in special and not (n in data.columns and data.columns[n].type == "ignore"))
 
 
+_FEWEST = 20
+"""Fewer values may well all differ."""
+
+
+def suspect_columns(data: DataSpec, columns: dict[str, NDArray[Any]]) -> tuple[str, ...]:
+    """Undeclared columns that are identifiers or dates, by the look of them: see :func:`_looks_like_a_name`."""
+    return tuple(n for n, values in columns.items() if n not in data.columns and _looks_like_a_name(values))
+
+
+def _looks_like_a_name(values: NDArray[Any]) -> bool:
+    """Whether whole numbers are all different, or texts mostly so: they name something and measure nothing."""
+    kind = Kind.CATEGORICAL if values.dtype == object else Kind.CONTINUOUS
+    present = values[~absent(values, kind)]
+    distinct = len(set(present.tolist()))
+    if len(present) < _FEWEST:
+        return False
+    if kind is Kind.CATEGORICAL:
+        return distinct > len(present) / 2
+    return distinct == len(present) and bool(np.all(present == np.floor(present)))
+
+
 def ignored_columns(data: DataSpec, raw: RawTable) -> tuple[str, ...]:
     """The table's columns that the task says nothing about, where it declares some."""
     if not data.columns:

@@ -33,7 +33,8 @@ class Findings:
 
     duplicates: rows equal to another in every column. unlabelled, incomplete: rows dropped for want of a
     label or of a feature. missing: column → rows without a value, before any were dropped. read: rows before
-    any were dropped. ignored: columns that the task does not use.
+    any were dropped. ignored: columns that the task does not use. suspects: undeclared columns that look like
+    identifiers or dates.
     """
 
     read: Tally
@@ -42,4 +43,5 @@ class Findings:
     incomplete: Tally = NONE
     missing: dict[str, Tally] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    suspects: tuple[str, ...] = ()
     duplicates_kept: bool = False

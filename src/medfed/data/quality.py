@@ -151,6 +151,10 @@ def _reading_warnings(findings: Findings, minimum: int) -> list[str]:
     found = []
     if findings.ignored:
         found.append(f"columns that the task does not use: {', '.join(findings.ignored)}")
+    for name in findings.suspects:
+        found.append(
+            f"column {name!r} was taken for a feature but looks like an identifier or a date: declare its type"
+        )
     if alone(findings.duplicates, minimum):
         kept = "kept, as without ids they may be patients alike" if findings.duplicates_kept else "kept once"
         found.append(f"rows repeat others in every column ({kept})")

@@ -22,6 +22,7 @@ from medfed.data.columns import (
     ignored_columns,
     kind_of,
     require_columns,
+    suspect_columns,
     typed,
     wanted_columns,
     with_missing,
@@ -120,7 +121,9 @@ def load_table(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: i
         targets=typed_targets(texts[label.column], label, task_type, place),
         classes=declared_classes(label) if task_type == "classification" else None,
         split=np.zeros(raw.rows, dtype=np.int8),
-        findings=Findings(read=Tally(0, 0), ignored=ignored_columns(data, raw)),
+        findings=Findings(
+            read=Tally(0, 0), ignored=ignored_columns(data, raw), suspects=suspect_columns(data, columns)
+        ),
     )
     given = _given_splits(texts[data.split.column], data.split.column, place) if data.split.column else None
     return assembled(table, data, seed, given=given, repeated=_repeated(raw))
@@ -213,6 +216,7 @@ def merge_findings(found: Sequence[Findings]) -> Findings:
         incomplete=total([f.incomplete for f in found]),
         missing={name: total([f.missing[name] for f in found]) for name in found[0].missing},
         ignored=tuple(dict.fromkeys(name for f in found for name in f.ignored)),
+        suspects=tuple(dict.fromkeys(name for f in found for name in f.suspects)),
         duplicates_kept=found[0].duplicates_kept,
     )
 

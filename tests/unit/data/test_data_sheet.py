@@ -22,7 +22,7 @@ def sheet(frame, *, minimum=5, **data):
 def rows(**counts):
     """A frame of so many rows of each class in each split: ``train_a=10``."""
     keys = [key.split("_") for key, n in counts.items() for _ in range(n)]
-    return {"x": range(len(keys)), "y": [name for _, name in keys], "part": [part for part, _ in keys]}
+    return {"x": [i / 7 for i in range(len(keys))], "y": [name for _, name in keys], "part": [part for part, _ in keys]}
 
 
 def named(cells):
