@@ -116,7 +116,7 @@ def test_the_lines_for_two_parties_as_they_are_printed(tmp_path: Path) -> None:
         assert (tmp_path / "model_weights" / name).is_file()
     again = execute(f"{line} --reconnect_interval 5")
     assert again.returncode == 2
-    assert "a run in this folder already" in again.stderr
+    assert "a finished run in this folder already" in again.stderr
     elsewhere = execute(line.replace("./model_weights", "./other") + " --reconnect_interval 0.5")
     assert elsewhere.returncode == 0, elsewhere.stderr
     assert "--reconnect_interval has no effect here" in elsewhere.stderr
