@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 from medfed.core.codec import encode
 from medfed.core.messages import Message
@@ -32,6 +33,10 @@ class Request(Message, wire="request"):
 
     def digest(self) -> str:
         """SHA-256 of what is asked; ``settled`` only tells what may be forgotten, and is left out."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         content = (self.run, self.task, self.site, self.step, str(self.round), str(self.call), str(self.base))
         hashed = hashlib.sha256("\0".join(content).encode())
         hashed.update(encode(self.message))

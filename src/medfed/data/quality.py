@@ -108,12 +108,7 @@ def _class_counts(
     """The classes of one split; none where the split's own count is withheld, for they add up to it."""
     if rows is None:
         return dict.fromkeys(classes)
-    return shown(_class_tallies(table, classes, Split(split)), minimum)
-
-
-def _class_tallies(table: SiteTable, classes: tuple[str, ...], split: Split | None) -> dict[str, Tally]:
-    mask = table.mask(split)
-    return {name: Tally.of(table.ids, mask & (table.targets == name)) for name in classes}
+    return shown(table.class_tallies(classes, Split(split)), minimum)
 
 
 def _warnings(table: SiteTable, classes: tuple[str, ...], minimum: int, missing: Mapping[str, int | None]) -> list[str]:
@@ -131,7 +126,7 @@ def _warnings(table: SiteTable, classes: tuple[str, ...], minimum: int, missing:
 def _class_warnings(table: SiteTable, classes: tuple[str, ...], minimum: int) -> list[str]:
     """Warnings about classes, from counts that may be shown only."""
     found = []
-    counts = shown(_class_tallies(table, classes, None), minimum)
+    counts = shown(table.class_tallies(classes), minimum)
     present = [name for name, count in counts.items() if count != 0]
     if len(present) == 1 and present != [OTHER]:
         found.append(f"all rows are of class {present[0]!r}: an AUC does not exist here")
@@ -140,7 +135,7 @@ def _class_warnings(table: SiteTable, classes: tuple[str, ...], minimum: int) ->
         found.append(f"classes are unbalanced beyond 1:{_IMBALANCE}")
     if len(present) > 1:
         for split in Split:
-            in_split = _class_tallies(table, classes, split)
+            in_split = table.class_tallies(classes, split)
             lacking = [name for name in present if in_split[name].rows == 0]
             if lacking and table.rows(split):
                 found.append(f"no row of class {', '.join(map(repr, lacking))} among those for {split.value}")

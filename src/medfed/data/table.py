@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,6 +81,11 @@ class SiteTable:
     def patients(self, split: Split | None = None) -> int:
         """The number of distinct patients of a split."""
         return self.tally(split).patients
+
+    def class_tallies(self, classes: Iterable[str], split: Split | None = None) -> dict[str, Tally]:
+        """Rows and patients of each class in a split."""
+        mask = self.mask(split)
+        return {name: Tally.of(self.ids, mask & (self.targets == name)) for name in classes}
 
     def select(self, split: Split | None) -> SiteTable:
         """The table of one split's rows."""

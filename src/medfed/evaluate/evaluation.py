@@ -23,7 +23,6 @@ from medfed.core.messages import Message, Vector
 from medfed.core.protocols import Federation, SiteContext
 from medfed.core.steps import Release, Step, step
 from medfed.data.encoding import Encoding
-from medfed.data.findings import Tally
 from medfed.data.table import SiteTable
 from medfed.metrics import classification, regression
 from medfed.metrics.auc import roc_from_histogram
@@ -82,15 +81,15 @@ def own_metrics(site: SiteContext, message: Candidate) -> Measures:
     All are withheld where the split has fewer patients than the policy's minimum count. Where a class has, those
     that look at one class are, for from recall, specificity and accuracy together a reader could compute its size.
     """
-    table, minimum = site.resource(SiteTable).select(message.split), site.resource(Policy).minimum_count
+    table, minimum = site.resource(SiteTable), site.resource(Policy).minimum_count
     classes = _classes(site, message)
-    if not releasable(table.patients(), minimum):
+    if not releasable(table.patients(message.split), minimum):
         return _withheld(classes)
     predictions = site.predict(message.weights, message.split)
     if not classes:
         return regression.measure(predictions)
     measured = classification.measure(predictions, classes, site.resource(TaskSpec).evaluation.threshold)
-    if all(releasable(patients, minimum) for patients in _patients_by_class(table)):
+    if all(releasable(patients, minimum) for patients in _patients_by_class(table, message.split)):
         return measured
     return Measures(tuple(_hidden(m) if m.metric in classification.BY_CLASS else m for m in measured.measures))
 
@@ -98,8 +97,8 @@ def own_metrics(site: SiteContext, message: Candidate) -> Measures:
 @step(releases=Release.SITE)
 def own_curve(site: SiteContext, message: Candidate) -> Curve:
     """The site's ROC curve over score bins; empty where a class has fewer patients than the minimum count, or none."""
-    table, minimum = site.resource(SiteTable).select(message.split), site.resource(Policy).minimum_count
-    patients = _patients_by_class(table)
+    table, minimum = site.resource(SiteTable), site.resource(Policy).minimum_count
+    patients = _patients_by_class(table, message.split)
     if len(patients) < 2 or min(patients) < minimum:
         return Curve(np.empty(0), np.empty(0))
     predictions = site.predict(message.weights, message.split)
@@ -166,9 +165,10 @@ def _hidden(measure: Measure) -> Measure:
     return Measure(measure.metric, None, measure.n, reason=WITHHELD)
 
 
-def _patients_by_class(table: SiteTable) -> list[int]:
-    """The number of patients of each class that occurs."""
-    return [Tally.of(table.ids, table.targets == name).patients for name in set(table.targets.tolist())]
+def _patients_by_class(table: SiteTable, split: Split) -> list[int]:
+    """The number of patients of each class that occurs in a split."""
+    occurring = set(table.targets[table.mask(split)].tolist())
+    return [tally.patients for tally in table.class_tallies(occurring, split).values()]
 
 
 def curves(fed: Federation, candidates: Mapping[str, Candidate], classes: int) -> dict[str, Curve]:
