@@ -13,8 +13,8 @@ from typing import ClassVar
 import numpy as np
 
 from medfed.core.messages import Message, Vector, adds
-from medfed.core.protocols import Federation, Law, ModelWeights, SiteContext
-from medfed.core.steps import Release, step
+from medfed.core.protocols import Federation, Law, ModelWeights, SiteContext, SiteStack, Trained
+from medfed.core.steps import Release, step, twin
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +35,20 @@ class WeightedDelta(Message, wire="fedavg.weighted_delta"):
 @step(releases=Release.SUM)
 def train_locally(site: SiteContext, message: Weights) -> WeightedDelta:
     """Train from w_t by the task's local training; contribute the weighted change."""
-    trained = site.train(message.weights)
-    return WeightedDelta(np.float32(trained.rows) * (trained.weights - message.weights), trained.rows)
+    return weighted(site.train(message.weights), message.weights)
+
+
+@twin(train_locally)
+def train_stack(stack: SiteStack, message: Weights) -> list[WeightedDelta]:
+    """:func:`train_locally` at several sites at once."""
+    return [weighted(trained, message.weights) for trained in stack.train(message.weights)]
+
+
+def weighted(trained: Trained, start: Vector) -> WeightedDelta:
+    """n_k (w_k − w_t)."""
+    delta = trained.weights - start
+    delta *= np.float32(trained.rows)
+    return WeightedDelta(delta, trained.rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +86,7 @@ class FedAvg:
     def round(self, fed: Federation, state: FedAvgState) -> FedAvgState:
         """w_{t+1} = w_t + Σ n_k (w_k − w_t) / Σ n_k over the round's cohort."""
         total = fed.sum(train_locally, Weights(state.weights), sites=fed.cohort())
-        return state.advance(state.weights + total.delta / np.float32(total.rows))
+        return state.advance(moved(state.weights, total.delta, 1 / total.rows))
 
     def done(self, state: FedAvgState) -> bool:
         """After ``rounds`` rounds, or when the weights change by no more than ``tolerance``."""
@@ -83,6 +95,13 @@ class FedAvg:
     def result(self, state: FedAvgState) -> ModelWeights:
         """The global weights."""
         return ModelWeights(state.weights)
+
+
+def moved(weights: Vector, total: Vector, factor: float) -> Vector:
+    """weights + factor · total, in the memory of ``total``, which a federation gives away."""
+    total *= np.float32(factor)
+    total += weights
+    return total
 
 
 def relative_change(before: Vector, after: Vector) -> float:

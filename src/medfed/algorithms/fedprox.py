@@ -10,12 +10,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from medfed.algorithms.fedavg import FedAvgState, WeightedDelta
+from medfed.algorithms.fedavg import FedAvgState, WeightedDelta, moved, weighted
 from medfed.core.messages import Message, Vector
-from medfed.core.protocols import Federation, GradientTransform, Law, ModelWeights, SiteContext
-from medfed.core.steps import Release, step
+from medfed.core.protocols import Federation, GradientTransform, Law, ModelWeights, SiteContext, SiteStack
+from medfed.core.steps import Release, step, twin
 
 if TYPE_CHECKING:
     import torch
@@ -32,18 +30,25 @@ class Anchor(Message, wire="fedprox.anchor"):
 @step(releases=Release.SUM)
 def train_near(site: SiteContext, message: Anchor) -> WeightedDelta:
     """Train on F_k(w) + (μ/2) ‖w − w_t‖² from w_t; contribute the weighted change."""
-    trained = site.train(message.weights, proximal(message) if message.mu else None)
-    return WeightedDelta(np.float32(trained.rows) * (trained.weights - message.weights), trained.rows)
+    return weighted(site.train(message.weights, proximal(message)), message.weights)
 
 
-def proximal(anchor: Anchor) -> GradientTransform:
-    """∇F_k(w) → ∇F_k(w) + μ (w − w_t)."""
+@twin(train_near)
+def train_stack(stack: SiteStack, message: Anchor) -> list[WeightedDelta]:
+    """:func:`train_near` at several sites at once."""
+    return [weighted(trained, message.weights) for trained in stack.train(message.weights, proximal(message))]
+
+
+def proximal(anchor: Anchor) -> GradientTransform | None:
+    """∇F_k(w) → ∇F_k(w) + μ (w − w_t); None for μ = 0, which changes nothing."""
+    if not anchor.mu:
+        return None
     import torch
 
     w_t = torch.from_numpy(anchor.weights.copy())
 
     def transform(gradient: torch.Tensor, weights: torch.Tensor) -> None:
-        gradient.add_(weights - w_t[: weights.numel()], alpha=anchor.mu)
+        gradient.add_(weights - w_t[: weights.shape[-1]], alpha=anchor.mu)
 
     return transform
 
@@ -75,7 +80,7 @@ class FedProx:
     def round(self, fed: Federation, state: FedAvgState) -> FedAvgState:
         """The weighted mean of the sites' proximal solutions."""
         total = fed.sum(train_near, Anchor(state.weights, self.mu), sites=fed.cohort())
-        return state.advance(state.weights + total.delta / np.float32(total.rows))
+        return state.advance(moved(state.weights, total.delta, 1 / total.rows))
 
     def done(self, state: FedAvgState) -> bool:
         """After ``rounds`` rounds, or when the weights change by no more than ``tolerance``."""

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from medfed.algorithms.fedavg import relative_change
+from medfed.algorithms.fedavg import moved, relative_change
 from medfed.core.messages import Message, Vector, adds
-from medfed.core.protocols import Federation, GradientTransform, Law, ModelWeights, SiteContext
-from medfed.core.steps import Release, step
+from medfed.core.protocols import Federation, GradientTransform, Law, ModelWeights, SiteContext, SiteStack, Trained
+from medfed.core.steps import Release, step, twin
 
 if TYPE_CHECKING:
     import torch
@@ -51,27 +52,46 @@ class ControlledDelta(Message, wire="scaffold.controlled_delta"):
 @step(releases=Release.SUM)
 def train_controlled(site: SiteContext, message: Controlled) -> ControlledDelta:
     """K local steps along g_i(y) − c_i + c, then the new variate by option II."""
-    x, c = message.weights, message.variate
+    c_i = own_variate(site, message)
+    trained = site.train(message.weights, correction(message.variate - c_i))
+    return contribution(site, trained, c_i, message)
+
+
+@twin(train_controlled)
+def train_stack(stack: SiteStack, message: Controlled) -> list[ControlledDelta]:
+    """:func:`train_controlled` at several sites at once."""
+    variates = [own_variate(site, message) for site in stack.sites]
+    difference = np.stack([message.variate - c_i for c_i in variates])
+    trained = stack.train(message.weights, correction(difference))
+    return [contribution(*each, message) for each in zip(stack.sites, trained, variates, strict=True)]
+
+
+def own_variate(site: SiteContext, message: Controlled) -> Vector:
+    """c_i, which is 0 at first."""
     kept = site.recall(SiteVariate)
-    c_i = kept.variate if kept else np.zeros_like(c)
-    trained = site.train(x, correction(c - c_i))
-    c_plus = c_i - c + (x - trained.weights) / np.float32(trained.updates * trained.lr)
-    site.keep(SiteVariate(c_plus))
-    weight = trained.rows if message.by_rows else 1
-    omega = np.float32(weight)
-    return ControlledDelta(omega * (trained.weights - x), omega * (c_plus - c_i), weight, 1)
+    return kept.variate if kept else np.zeros_like(message.variate)
 
 
-def correction(difference: Vector) -> GradientTransform:
-    """g → g + (c − c_i)."""
+def correction(difference: NDArray[np.float32]) -> GradientTransform:
+    """g → g + (c − c_i), for a difference of shape (d,), or (s, d) over stacked sites."""
     import torch
 
     c_minus_c_i = torch.from_numpy(difference)
 
     def transform(gradient: torch.Tensor, weights: torch.Tensor) -> None:
-        gradient.add_(c_minus_c_i[: gradient.numel()])
+        gradient.add_(c_minus_c_i[..., : gradient.shape[-1]])
 
     return transform
+
+
+def contribution(site: SiteContext, trained: Trained, c_i: Vector, message: Controlled) -> ControlledDelta:
+    """Keep c_i⁺; contribute the changes of the weights and of the variate, weighted by ω_i."""
+    x, c = message.weights, message.variate
+    c_plus = c_i - c + (x - trained.weights) / np.float32(trained.updates * trained.lr)
+    site.keep(SiteVariate(c_plus))
+    weight = trained.rows if message.by_rows else 1
+    omega = np.float32(weight)
+    return ControlledDelta(omega * (trained.weights - x), omega * (c_plus - c_i), weight, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +133,8 @@ class Scaffold:
         """One round over the cohort S; the coordinator's variate moves by |S|/N of the sites' mean change."""
         message = Controlled(state.weights, state.variate, by_rows=self.weighting == "rows")
         total = fed.sum(train_controlled, message, sites=fed.cohort())
-        x = state.weights + np.float32(self.lr) * total.delta / np.float32(total.weight)
-        share = np.float32(total.sites / len(fed.sites))
-        c = state.variate + share * total.variate / np.float32(total.weight)
+        x = moved(state.weights, total.delta, self.lr / total.weight)
+        c = moved(state.variate, total.variate, total.sites / len(fed.sites) / total.weight)
         return ScaffoldState(state.round + 1, x, c, relative_change(state.weights, x))
 
     def done(self, state: ScaffoldState) -> bool:

@@ -26,7 +26,8 @@ T = TypeVar("T")
 class GradientTransform(Protocol):
     """Changes the gradient of a local step in place, before the optimizer uses it.
 
-    gradient, weights: flat float32 tensors over all parameters, in the order of :data:`Vector`.
+    gradient, weights: float32 tensors over all parameters in the order of :data:`Vector`, of shape (d,); or (s, d),
+    a row a site, where several sites are stacked. A transform that indexes the last axis only does both.
     """
 
     def __call__(self, gradient: torch.Tensor, weights: torch.Tensor) -> None:
@@ -89,6 +90,26 @@ class SiteContext(Protocol):
         ...
 
 
+class SiteStack(Protocol):
+    """Several simulated sites that run one step on one message at once: what a step's batched twin sees."""
+
+    @property
+    def sites(self) -> Sequence[SiteContext]:
+        """Each site by itself, in order."""
+        ...
+
+    def train(self, weights: Vector, transform: GradientTransform | None = None) -> Sequence[Trained]:
+        """As :meth:`SiteContext.train` at every site, all from the same weights, in the order of :attr:`sites`.
+
+        Rows of the transform's tensors are in that order too.
+        """
+        ...
+
+    def predict(self, weights: Vector, split: Split) -> Sequence[Predictions]:
+        """As :meth:`SiteContext.predict` at every site."""
+        ...
+
+
 class Federation(Protocol):
     """The coordinator's only way to data: two verbs, and who may be asked."""
 
@@ -107,7 +128,7 @@ class Federation(Protocol):
         ...
 
     def sum(self, step: Step[M, R], message: M | Mapping[str, M], *, sites: Sequence[str] | None = None) -> R:
-        """The total of the sites' replies; the caller sees no single one.
+        """The total of the sites' replies; the caller sees no single one, and may change the total's arrays.
 
         message: one for all sites, or a mapping site → message. Raises QuorumLost where too few answer.
         """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -17,7 +17,7 @@ from medfed.core.examples import Split
 from medfed.core.messages import Message, additive_fields
 
 if typing.TYPE_CHECKING:
-    from medfed.core.protocols import SiteContext
+    from medfed.core.protocols import SiteContext, SiteStack
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -45,6 +45,11 @@ class Step(Generic[M, R]):
     releases: Release
     reads: Split | None
 
+    @property
+    def run_many(self) -> Callable[[SiteStack, M], Sequence[R]] | None:
+        """Its batched twin, or None (see :func:`twin`)."""
+        return _TWINS.get(self.name)
+
     def split(self, message: Message) -> Split | None:
         """The split whose patients the step reads for this message; ``None`` where it reads every row.
 
@@ -55,6 +60,7 @@ class Step(Generic[M, R]):
 
 
 _STEPS: dict[str, Step[Any, Any]] = {}
+_TWINS: dict[str, Callable[[SiteStack, Any], Sequence[Any]]] = {}
 
 
 def step(
@@ -77,6 +83,21 @@ def step(
         registered: Step[M, R] = Step(name, function, message, reply, releases, reads)
         _STEPS[name] = registered
         return registered
+
+    return register
+
+
+def twin(
+    original: Step[M, R],
+) -> Callable[[Callable[[SiteStack, M], Sequence[R]]], Callable[[SiteStack, M], Sequence[R]]]:
+    """Register the batched twin of a step, ``@twin(train_locally)``, which only a simulation uses.
+
+    It gives the replies of several sites to one message, in their order, equal to 1e-6 to what the step gives at each.
+    """
+
+    def register(function: Callable[[SiteStack, M], Sequence[R]]) -> Callable[[SiteStack, M], Sequence[R]]:
+        _TWINS[original.name] = function
+        return function
 
     return register
 

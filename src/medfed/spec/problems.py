@@ -43,8 +43,6 @@ NOT_YET = {
     "task_type": (("survival", "glm", "cox", "kaplan_meier", "statistics"), "classification or regression"),
     "privacy.aggregation": (("secure", "encrypted", "masked", "he"), "clear"),
     "engine.name": (("flare", "processes", "nvflare"), "inprocess"),
-    "engine.workers": (range(2, 2**16), "1 or auto"),
-    "engine.batched": (("auto", "on", True), "off"),
 }
 """Values that a later version runs, and what to write until then."""
 

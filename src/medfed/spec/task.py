@@ -76,6 +76,7 @@ class FederationSpec(Section):
     weight_decay: NonNegative = 0.0
     schedule: Annotated[Schedule, BeforeValidator(named)] = Schedule()
     clip_norm: Positive | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
     class_weights: Literal["none", "balanced"] | tuple[Positive, ...] = "none"
     data_position: Literal["kept", "fresh"] = "kept"
     optimizer_state: Literal["kept", "fresh"] | None = None
@@ -195,11 +196,16 @@ class Privacy(Section):
 
 
 class EngineSpec(Section):
-    """Which engine carries the requests."""
+    """Which engine carries the requests, and how it makes use of the machine.
+
+    workers: processes that the simulated sites are spread over; ``auto``: one a core, as far as there is work for them.
+    The same bits come from any number. batched: ``auto`` trains small sites together, where the model and the task
+    allow it, which agrees with ``off`` to 1e-6.
+    """
 
     name: Literal["inprocess"] = "inprocess"
-    workers: Literal[1, "auto"] = 1
-    batched: Literal["off"] = "off"
+    workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
+    batched: Literal["auto", "off"] = "auto"
 
 
 class Comparison(Section):
