@@ -23,3 +23,17 @@ class Row:
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """``{"rows": [{"name", "value", "unit", "ratio", "limit", "peer"}]}``."""
     path.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+
+
+def exceeded(rows: Sequence[Row]) -> list[str]:
+    """The names of the rows whose ratio is above their limit."""
+    return [row.name for row in rows if row.ratio is not None and row.limit is not None and row.ratio > row.limit]
+
+
+def print_rows(rows: Sequence[Row]) -> None:
+    """A table, one row a line."""
+    width = max((len(row.name) for row in rows), default=0)
+    print(f"{'row':{width}}{'value':>12} {'unit':10}{'ratio':>9}{'limit':>9}  peer")
+    for row in rows:
+        ratio, limit = ("" if figure is None else f"{figure:.3f}" for figure in (row.ratio, row.limit))
+        print(f"{row.name:{width}}{row.value:12.5g} {row.unit:10}{ratio:>9}{limit:>9}  {row.peer}")

@@ -46,6 +46,8 @@ TASK_MEANINGS = {
     "federation.schedule.gamma": "`step`: the factor of each fall.",
     "federation.schedule.floor": "`cosine`: the last rate as a share of lr; the rate falls along half a cosine.",
     "federation.clip_norm": "The largest norm of a local step's gradient.",
+    "federation.precision": "`bfloat16` computes forward and backward passes of local training in 16 bits, for large "
+    "networks on processors made for it; weights and totals stay in 32.",
     "federation.class_weights": "Weights of the loss by true class: `balanced` is n / (C · n_c) of the site's own "
     "training rows; a list gives one weight a class, in order.",
     "federation.data_position": "`kept`: a site goes on in its shuffled rows where its last round ended. `fresh`: "
@@ -105,8 +107,10 @@ TASK_MEANINGS = {
     "stop.tolerance": "Stop when the model's relative change in a round, ‖w′ − w‖ / ‖w‖, is at most this.",
     "privacy.aggregation": "How totals are formed. In this version only in the clear.",
     "engine.name": "What carries requests to sites. In this version only one process.",
-    "engine.workers": "Without effect in this version.",
-    "engine.batched": "Without effect in this version.",
+    "engine.workers": "Processes that the simulated sites are spread over; `auto`: one a core, as far as there is work "
+    "for them. Any number gives the same bits.",
+    "engine.batched": "`auto`: small sites are trained together where the model allows it, which agrees with `off` to "
+    "1e-6. `off`: each by itself.",
     "compare.strategies": "What `medfed compare` runs: names, or names with options as under `federation.strategy`.",
     "compare.overrides": "Strategy → keys of `federation` that differ for it: see "
     "[compare strategies](../how-to/compare-strategies.md).",

@@ -21,6 +21,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -36,12 +37,13 @@ from medfed.engine.assembly import assemble, check_parts
 from medfed.engine.cohort import check_cohort
 from medfed.engine.comparison import Comparison, strategy_tasks
 from medfed.engine.folder import Origin, RunFolder
-from medfed.engine.hospitals import SiteInput, load_hospitals, missing_files, raw_rows
+from medfed.engine.hospitals import Hospitals, SiteInput, load_hospitals, missing_files, raw_rows
 from medfed.engine.outcome import Outcome
 from medfed.engine.process import Process, RoundMetrics, RunState
 from medfed.engine.run import Observer
 from medfed.engine.run import run as run_rounds
-from medfed.engine.simulation import SimulatedSite, Simulation, attached
+from medfed.engine.simulation import Simulation, attached
+from medfed.engine.store import RunStore
 from medfed.engine.trained import TrainedModel
 from medfed.govern.keys import SigningKey, home, load_or_create_key
 from medfed.spec.canonical import dump_task, resolved
@@ -140,6 +142,7 @@ def run(
     A folder in which nothing was computed, for a mistake in the task or the data, is removed again. Raises
     TaskError, DataError, RunFolderError, QuorumLost, Refused.
     """
+    begun = time.monotonic()
     checked = read_task(task, overrides)
     root = _data_folder(checked, data)
     hospitals = _hospitals(checked, root, sites)
@@ -147,7 +150,7 @@ def run(
         checked, root if sites is None else None, Path(output) if output is not None else new_output(checked)
     )
     try:
-        return _run(checked, hospitals, folder, observer or Silent())
+        return _run(checked, hospitals, folder, observer or Silent(), begun)
     except UserError:
         if not folder.begun:
             shutil.rmtree(folder.path, ignore_errors=True)
@@ -166,6 +169,7 @@ def resume(
         raise RunFolderError(
             "this is a comparison, not a run", where=str(folder), remedy=f"medfed compare TASK --output {folder}"
         )
+    begun = time.monotonic()
     opened = RunFolder.open(Path(folder))
     if opened.finished:
         _report(opened.path)  # a kill may have come between the results and the report
@@ -173,7 +177,7 @@ def resume(
     checked, data = load_task(opened.task), opened.origin().data
     if sites is None and not data:
         raise UserError("this run's rows came from memory", remedy="medfed.resume(folder, sites={...})")
-    return _run(checked, load_hospitals(checked, Path(data), sites), opened, observer or Silent())
+    return _run(checked, load_hospitals(checked, Path(data), sites), opened, observer or Silent(), begun)
 
 
 def compare(
@@ -198,8 +202,9 @@ def compare(
     outcomes: dict[str, Outcome] = {}
     comparison = Comparison(folder, checked.spec.name, checked.spec.task_type, outcomes)
     comparison.begin(list(tasks), dump_task(checked.spec), str(root) if sites is None else "")
-    for site, hospital in hospitals.items():
-        check_cohort(folder / "cohorts" / site, hospital.table)
+    with RunStore.open(folder / "cohorts") as store:
+        for site in hospitals.sites:
+            check_cohort(store, hospitals.rows.get(site).table)
     for name, each in tasks.items():
         place = folder / name
         watcher = observer(name) if observer else Silent()
@@ -208,7 +213,7 @@ def compare(
         else:
             opened = _new_folder(each, root if sites is None else None, place)
         if not opened.finished:
-            outcomes[name] = _run(each, hospitals, opened, watcher)
+            outcomes[name] = _run(each, hospitals, opened, watcher, time.monotonic())
     _report(folder)
     return comparison
 
@@ -241,15 +246,15 @@ def write_report(folder: FilePath) -> Path:
     return _report(Path(folder))
 
 
-def _run(task: TaskFile, hospitals: dict[str, SimulatedSite], folder: RunFolder, observer: Observer) -> Outcome:
+def _run(task: TaskFile, hospitals: Hospitals, folder: RunFolder, observer: Observer, begun: float) -> Outcome:
     assembly = assemble(task, hospitals, folder.path, folder.origin().run, simulation_key())
     with attached(assembly.simulation):
-        outcome = run_rounds(assembly.process, assembly.simulation, folder, observer)
+        outcome = run_rounds(assembly.process, assembly.simulation, folder, observer, begun)
     _report(folder.path)
     return outcome
 
 
-def _hospitals(task: TaskFile, data: Path, sites: Mapping[str, SiteInput] | None) -> dict[str, SimulatedSite]:
+def _hospitals(task: TaskFile, data: Path, sites: Mapping[str, SiteInput] | None) -> Hospitals:
     """The sites' rows, read only after all that can be known without them was checked."""
     check_parts(task, tuple(task.spec.sites if sites is None else sites))
     return load_hospitals(task, data, sites)

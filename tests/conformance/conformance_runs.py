@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def assembled(strategy: str, folder: Path, policies: Mapping[str, Policy] | None
     checked = task_of(task(strategy))
     sites = load_hospitals(checked, folder, hospitals())
     for site, policy in (policies or {}).items():
-        sites[site] = type(sites[site])(sites[site].table, policy, "policy.yaml")
+        sites.sites[site] = replace(sites.sites[site], policy=policy, policy_source="policy.yaml")
     assembly = assemble(checked, sites, folder, "the-run", simulation_key())
     with attached(assembly.simulation):
         yield assembly

@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import inspect
 import json
+import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,6 @@ from medfed.core.rng import generator
 from medfed.core.steps import Release, Step, installed_step
 from medfed.engine.federation import SiteFederation
 from medfed.engine.folder import Origin, RunFolder
-from medfed.engine.memory import Version
 from medfed.engine.process import RunState
 from medfed.engine.strategies import RUN_STEPS
 from medfed.models.batches import Position
@@ -225,20 +226,28 @@ def is_refused_at_birch(name: str, step: Step[Any, Any], folder: Path, monkeypat
         ran.append(site.site)
         return step.run(site, message)
 
+    def sentinel_twin(original: Any, stack: Any, message: Any) -> Any:
+        ran.extend(site.site for site in stack.sites)
+        return original(stack, message)
+
     folder.mkdir()
     others = {other.name for other in (*RUN_STEPS, *algorithm_kind(name).STEPS)} - {step.name}
     policy = Policy.permissive().model_copy(update={"steps": tuple(sorted(others))})
     refusal = pytest.raises(Refused, match=f"birch: .*{step.name}")
     with monkeypatch.context() as patch, assembled(name, folder, {"birch": policy}) as assembly:
         patch.setitem(steps._STEPS, step.name, dataclasses.replace(step, run=sentinel))
+        if (original := step.run_many) is not None:
+            patch.setitem(steps._TWINS, step.name, partial(sentinel_twin, original))
         with refusal if step.releases is Release.SUM else contextlib.nullcontext():
             run_to_end(assembly.process)
 
     entries = ledger_of("birch", folder)
     of_step = [(entry["kind"], entry.get("code")) for entry in entries if entry.get("step") == step.name]
-    versions = [decode(path.read_bytes(), Version) for path in (folder / "sites" / "birch").glob("version-*")]
+    with contextlib.closing(sqlite3.connect(folder / "sites" / "memory")) as memory:
+        kept = memory.execute("SELECT reply FROM version WHERE site = 'birch'").fetchall()
+    replies = [decode(encoded, Message) for (encoded,) in kept]
     assert set(of_step) <= {("refusal", "policy.steps")}
-    assert versions and not any(isinstance(version.reply.body, step.reply) for version in versions)
+    assert replies and not any(isinstance(reply, step.reply) for reply in replies)
     assert "birch" not in ran
     assert bool(of_step) is ("ashford" in ran)
     return bool(of_step)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 SITES = {"Ost": 44, "Nord": 30, "Süd": 61, "West": 23}
-TIMES = ("run", "started", "seconds")
+TIMES = ("run", "started", "seconds", "timings")
 """What differs between two runs of one task: the run's id, and when."""
 
 
@@ -59,14 +59,18 @@ def medfed(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.
     )
 
 
-def medfed_begun(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
-    """One command, not waited for, which Ctrl-C reaches even where this process ignores it."""
+def medfed_begun(*arguments: str | Path, cwd: Path, group: bool = False) -> subprocess.Popen[str]:
+    """One command, not waited for, which Ctrl-C reaches even where this process ignores it.
+
+    group: as a terminal begins it, in a process group of its own, whose id is that of the process.
+    """
     return subprocess.Popen(
         [sys.executable, "-u", "-m", "medfed", *map(str, arguments)],
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=group,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 

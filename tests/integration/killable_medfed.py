@@ -1,7 +1,7 @@
 """medfed's commands in forked children of one warm process, each ended by SIGKILL at a chosen change of a file.
 
-A change is a line that a ledger appends, a file renamed into place, or one removed. Run as a script it reads one
-JSON object a line, ``{"arguments", "folder", "kill", "torn", "trace", "output"}``, and writes one with the
+A change is a line that a ledger appends, a commit of the sites' memories, a file renamed into place, or one removed.
+Run as a script it reads one JSON object a line, ``{"arguments", "folder", "kill", "torn", "trace", "output"}``, and writes one with the
 child's ``status``: negative for a signal, as ``subprocess`` says it.
 """
 
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ class Changes:
 
     def install(self) -> None:
         """Stand before every change from here on."""
-        write, replace, unlink = os.write, Path.replace, Path.unlink
+        write, replace, unlink, connect = os.write, Path.replace, Path.unlink, sqlite3.connect
         self.count = 0
 
         def watched_write(descriptor: int, line: bytes) -> int:
@@ -51,7 +53,14 @@ class Changes:
                 os.kill(os.getpid(), signal.SIGKILL)
             unlink(path, missing_ok=missing_ok)
 
+        def watched_connect(database: str | Path, **options: Any) -> sqlite3.Connection:
+            connection: sqlite3.Connection = connect(database, **options)
+            if self._is_mine(Path(database)):
+                connection.set_trace_callback(Commits(self._now).watch)
+            return connection
+
         os.write = watched_write
+        sqlite3.connect = watched_connect  # type: ignore[assignment]
         Path.replace = watched_replace  # type: ignore[method-assign, assignment]
         Path.unlink = watched_unlink  # type: ignore[method-assign]
 
@@ -63,6 +72,23 @@ class Changes:
         with self.trace.open("a") as file:
             file.write(f"{change}\n")
         return self.count - 1 == self.kill
+
+
+@dataclass
+class Commits:
+    """The commits of one connection, each named after its tables and sites: ``commit version Nord Ost``."""
+
+    now: Callable[[str], bool]
+    written: list[str] = field(default_factory=list)
+
+    def watch(self, statement: str) -> None:
+        """Called before each statement."""
+        if statement.startswith("BEGIN"):
+            self.written = []
+        elif found := re.match(r"INSERT (?:OR REPLACE )?INTO (\w+) VALUES \('?([^',]+)", statement):
+            self.written += [word for word in found.groups() if word not in self.written]
+        elif statement == "COMMIT" and self.now(" ".join(["commit", *self.written])):
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _child(job: dict[str, Any]) -> None:

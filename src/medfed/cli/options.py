@@ -24,6 +24,9 @@ Settings: TypeAlias = Annotated[
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change the task: --set federation.lr=0.01 (repeatable)."),
 ]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Timed: TypeAlias = Annotated[
+    bool, typer.Option("--timings", help="Say when the first round was done, and at the end where the time went.")
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line, for programs.")]
 
 

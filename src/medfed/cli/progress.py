@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from medfed.cli.options import print_json, printable
+from medfed.cli.timings import seconds_since_start
 from medfed.core.disclosure import WITHHELD
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ _SHORT = {"accuracy": "Acc", "rmse": "RMSE"}
 class Watcher:
     """Prints a run's rounds as people read them, or as JSON lines; the bar shows only on a terminal."""
 
-    def __init__(self, *, quiet: bool = False, as_json: bool = False, label: str = "") -> None:
+    def __init__(self, *, quiet: bool = False, as_json: bool = False, label: str = "", timings: bool = False) -> None:
+        self._timings = timings
         self._quiet = quiet
         self._json = as_json
         self._label = label
@@ -56,6 +58,12 @@ class Watcher:
             self._print(round_line(metrics, self._spec, state.round) if metrics.rows else None)
             for absence in metrics.absences:
                 self._print(f"  {absence.site} did not take part in {absence.step}: {absence.sentence}")
+        if self._timings and not self._quiet:
+            self._timings, seconds = False, seconds_since_start()
+            if self._json:
+                print_json({"event": "first_round", "seconds": round(seconds, 3)})
+            else:
+                self._print(f"first round done {seconds:.2f} s after the start")
         if self._bar is not None:
             self._bar.update(self._bar_id, completed=state.round)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medfed.cli.options import Data, Json, Output, Quiet, Settings, TaskPath, print_json
+from medfed.cli.options import Data, Json, Output, Quiet, Settings, TaskPath, Timed, print_json
 from medfed.cli.progress import Watcher, Watchers
+from medfed.cli.timings import print_timings
 from medfed.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ def run(
     data: Data = None,
     resume: _Resume = None,
     settings: Settings = None,
+    timings: Timed = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -39,11 +42,12 @@ def run(
       medfed run task.yaml
       medfed run task.yaml --set federation.strategy=scaffold --set federation.lr=0.05
       medfed run task.yaml --data ./local_data --output ./my-run
+      medfed run task.yaml --timings --set engine.workers=4
       medfed run --resume runs/heart-20260131-101500
     """
     from medfed import api
 
-    with Watcher(quiet=quiet, as_json=as_json) as watcher:
+    with Watcher(quiet=quiet, as_json=as_json, timings=timings) as watcher:
         if resume is not None:
             if task or output or data or settings:
                 raise UserError("--resume goes on with a run as it was", remedy="give --resume DIR alone")
@@ -54,7 +58,7 @@ def run(
             outcome = _resumable(lambda: api.run(checked, data=data, output=folder, observer=watcher), folder)
         else:
             raise UserError("there is nothing to run", remedy="name a task, or --resume DIR")
-    announce(outcome, quiet=quiet, as_json=as_json)
+    announce(outcome, quiet=quiet, as_json=as_json, timings=timings)
 
 
 def compare(
@@ -137,12 +141,15 @@ def train(
     announce(outcome, quiet=quiet, as_json=as_json)
 
 
-def announce(outcome: Outcome, *, quiet: bool, as_json: bool) -> None:
+def announce(outcome: Outcome, *, quiet: bool, as_json: bool, timings: bool = False) -> None:
     """Say how a run ended and where its report is."""
     folder = outcome.folder.path
     if as_json:
-        print_json({"event": "finished", "folder": str(folder), "stopped_because": outcome.state.stopped})
+        told = {"event": "finished", "folder": str(folder), "stopped_because": outcome.state.stopped}
+        print_json(told | ({"timings": asdict(outcome.timings)} if timings else {}))
     elif not quiet:
+        if timings:
+            print_timings(outcome.timings)
         print(f"finished after {outcome.state.round} rounds: {outcome.state.stopped}")
         print(f"report: {folder / 'report.html'}")
 

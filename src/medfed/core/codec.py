@@ -3,84 +3,135 @@
 Layout: ``MEDFED1\\0`` · header length (uint64, little endian) · header (JSON) · padding to 64 · raw buffers,
 each aligned to 64 bytes. Decoded arrays are read-only views into the received bytes. Every size is checked
 before anything is allocated, and unknown types, unknown fields and wrong types are refused.
+
+The header says what the message and its buffers are: ``{"message":…,"buffers":[["<f4",[14]],…]}``. It has one
+accepted form, so that one message has one encoding (see :mod:`medfed.core.fields`).
 """
 
 from __future__ import annotations
 
-import dataclasses
-import enum
+import hashlib
 import json
 import math
 import struct
-import types
-import typing
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from mmap import mmap
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from medfed.core.errors import CodecError
-from medfed.core.messages import Message, message_type
+from medfed.core.fields import MAX_DIMENSIONS, NAMES, Arrays, read, written
+from medfed.core.messages import Message
 
 M = TypeVar("M", bound=Message)
 
+Buffer: TypeAlias = bytes | memoryview
+
 _MAGIC = b"MEDFED1\0"
+_START = len(_MAGIC) + 8
 _ALIGNMENT = 64
+_FINGERPRINT = "_fingerprint"
 _MAX_HEADER = 64 * 2**20
-_MAX_DEPTH = 32
-_MAX_DIMENSIONS = 8
-_DTYPES = {name: np.dtype(name) for name in ("<f4", "<f8", "<i8", "<i4", "<u8", "<u4", "|u1", "|i1", "|b1")}
-_NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+_DTYPES = {name: dtype for dtype, name in NAMES.items()}
 
 
 def encode(message: Message) -> bytes:
     """The bytes of a message. Raises CodecError for a field of an unsupported type, or text that is not Unicode."""
-    header, buffers = _header(message)
-    parts: list[bytes | memoryview] = [_MAGIC, struct.pack("<Q", len(header)), header]
-    position = len(_MAGIC) + 8 + len(header)
-    for buffer in buffers:
-        padding = -position % _ALIGNMENT
-        parts += [bytes(padding), buffer.data.cast("B") if buffer.size else b""]
-        position += padding + buffer.nbytes
-    return b"".join(parts)
+    return b"".join(parts(message))
 
 
-def _header(message: Message) -> tuple[bytes, list[np.ndarray[Any, Any]]]:
-    """The header of a message, in the one form that is accepted, and the arrays that follow it."""
-    buffers: list[np.ndarray[Any, Any]] = []
-    packed = _pack(message, buffers)
-    content = {"message": packed, "buffers": [[b.dtype.str, list(b.shape)] for b in buffers]}
-    try:
-        return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode(), buffers
-    except ValueError as error:
-        raise CodecError(f"the message cannot be written ({type(error).__name__})") from None
+def parts(message: Message) -> list[Buffer]:
+    """The bytes of a message in pieces, its arrays as views that copy nothing. Raises CodecError as :func:`encode`."""
+    header, arrays = _header(message)
+    pieces: list[Buffer] = [_MAGIC + struct.pack("<Q", len(header)) + header]
+    position = len(pieces[0])
+    for array in arrays:
+        if padding := -position % _ALIGNMENT:
+            pieces.append(bytes(padding))
+        if array.size:
+            pieces.append(array.data.cast("B"))
+        position += padding + array.nbytes
+    return pieces
 
 
-def decode(data: bytes, kind: type[M]) -> M:
+def encoded_size(message: Message) -> int:
+    """The number of bytes that :func:`encode` would give. Raises CodecError as it does."""
+    return sum(map(len, parts(message)))
+
+
+def encode_into(message: Message, buffer: memoryview, offset: int = 0) -> int:
+    """Write the bytes of a message into ``buffer`` from ``offset`` on, copying its arrays once; how many they are.
+
+    Raises CodecError as :func:`encode`, or where the buffer, writable and of format ``B``, has too little room.
+    """
+    pieces = parts(message)
+    size = sum(map(len, pieces))
+    if offset < 0 or size > len(buffer) - offset:
+        raise CodecError(f"the message has {size} bytes, for which the buffer has no room")
+    for piece in pieces:
+        buffer[offset : offset + len(piece)] = piece
+        offset += len(piece)
+    return size
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Size and SHA-256 (hex) of a message's encoding."""
+
+    bytes: int
+    sha256: str
+
+
+def fingerprint(message: Message) -> Fingerprint:
+    """The fingerprint of a message, formed once: messages are frozen, and so are their arrays once they are sent."""
+    known: Fingerprint | None = message.__dict__.get(_FINGERPRINT)
+    if known is None:
+        pieces, hashed = parts(message), hashlib.sha256()
+        for piece in pieces:
+            hashed.update(piece)
+        known = message.__dict__[_FINGERPRINT] = Fingerprint(sum(map(len, pieces)), hashed.hexdigest())
+    return known
+
+
+def decode(data: bytes | bytearray | memoryview | mmap, kind: type[M]) -> M:
     """The message in ``data``, which has to be a ``kind``. Raises CodecError for anything else."""
-    if len(data) < len(_MAGIC) + 8 or data[: len(_MAGIC)] != _MAGIC:
+    view = memoryview(data).cast("B").toreadonly()
+    if len(view) < _START or view[: len(_MAGIC)] != _MAGIC:
         raise CodecError("these bytes are not a MedFed message")
-    (length,) = struct.unpack_from("<Q", data, len(_MAGIC))
-    start = len(_MAGIC) + 8
-    if length > min(_MAX_HEADER, len(data) - start):
+    (length,) = struct.unpack_from("<Q", view, len(_MAGIC))
+    if length > min(_MAX_HEADER, len(view) - _START):
         raise CodecError("the message's header is longer than the message")
     try:
-        written = data[start : start + length]
-        header = json.loads(written)
-        message: M = _unpack(header["message"], kind, _views(data, start + length, header["buffers"]), 0)
+        received = bytes(view[_START : _START + length])
+        header = json.loads(str(received, "utf-8"))
+        arrays = _views(view, _START + length, header["buffers"])
+        message: M = read(header["message"], kind, arrays)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CodecError(f"the message's header is malformed ({type(error).__name__})") from None
-    if _header(message)[0] != written:
+    if _header(message)[0] != received:
         raise CodecError("the message's header has more in it than its message, or another form")
     return message
 
 
-def _views(data: bytes, position: int, described: list[list[Any]]) -> list[np.ndarray[Any, Any]]:
+def _header(message: Message) -> tuple[bytes, Arrays]:
+    """The header of a message, in the one form that is accepted, and the arrays that follow it."""
+    arrays: Arrays = []
+    try:
+        text = written(message, arrays)
+        described = ",".join([f'["{NAMES[a.dtype]}",[{",".join(map(str, a.shape))}]]' for a in arrays])
+        return f'{{"message":{text},"buffers":[{described}]}}'.encode(), arrays
+    except ValueError as error:
+        raise CodecError(f"the message cannot be written ({type(error).__name__})") from None
+
+
+def _views(data: memoryview, position: int, described: list[list[Any]]) -> Arrays:
     views = []
     for name, shape in described:
         dtype = _DTYPES.get(name)
         if dtype is None:
             raise CodecError(f"arrays of type {name!r} are not accepted")
-        if not all(type(n) is int and n >= 0 for n in shape) or len(shape) > _MAX_DIMENSIONS:
+        if not all(type(n) is int and n >= 0 for n in shape) or len(shape) > MAX_DIMENSIONS:
             raise CodecError("an array's shape is malformed")
         position += -position % _ALIGNMENT
         count = math.prod(shape)
@@ -91,110 +142,3 @@ def _views(data: bytes, position: int, described: list[list[Any]]) -> list[np.nd
     if position != len(data):
         raise CodecError("bytes are left over after the last array")
     return views
-
-
-def _pack(value: Any, buffers: list[np.ndarray[Any, Any]]) -> Any:
-    match value:
-        case Message():
-            fields = dataclasses.fields(value)  # type: ignore[arg-type]
-            return {
-                "type": value.WIRE,
-                "fields": {f.name: _pack(getattr(value, f.name), buffers) for f in fields},
-            }
-        case np.ndarray():
-            array = np.ascontiguousarray(value, value.dtype.newbyteorder("<")).reshape(value.shape)
-            if array.dtype.str not in _DTYPES or array.ndim > _MAX_DIMENSIONS:
-                raise CodecError(f"arrays of type {value.dtype} with {array.ndim} dimensions are not sent")
-            buffers.append(array)
-            return {"array": len(buffers) - 1}
-        case bytes():
-            buffers.append(np.frombuffer(value, np.uint8))
-            return {"bytes": len(buffers) - 1}
-        case enum.StrEnum():
-            return value.value
-        case np.generic() if not isinstance(value.item(), np.generic):
-            return _pack(value.item(), buffers)
-        case None | bool() | int() | str():
-            return value
-        case float():
-            return value if math.isfinite(value) else str(value)
-        case tuple():
-            return [_pack(item, buffers) for item in value]
-        case _:
-            raise CodecError(f"values of type {type(value).__name__} are not sent")
-
-
-_HINTS: dict[type[Message], dict[str, Any]] = {}
-
-
-def _hints(kind: type[Message]) -> dict[str, Any]:
-    """The type of each field, in order."""
-    if kind not in _HINTS:
-        hints = typing.get_type_hints(kind)
-        _HINTS[kind] = {field.name: hints[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return _HINTS[kind]
-
-
-def _unpack(value: Any, hint: Any, buffers: list[np.ndarray[Any, Any]], depth: int) -> Any:
-    if depth > _MAX_DEPTH:
-        raise CodecError("the message is nested too deeply")
-    origin = typing.get_origin(hint)
-    if origin in (types.UnionType, typing.Union):
-        return _unpack_optional(value, hint, buffers, depth)
-    if origin is tuple:
-        (item_hint, *_ellipsis) = typing.get_args(hint)
-        if not isinstance(value, list):
-            raise CodecError("a list was expected")
-        return tuple(_unpack(item, item_hint, buffers, depth + 1) for item in value)
-    if origin is np.ndarray or hint is np.ndarray:
-        return _unpack_array(value, hint, buffers)
-    if issubclass(hint, Message):
-        return _unpack_message(value, hint, buffers, depth)
-    if hint is bytes:
-        return _buffer(value["bytes"], buffers).tobytes()
-    if issubclass(hint, enum.StrEnum):
-        return hint(value)
-    if hint is float:
-        if isinstance(value, str):
-            return _NON_FINITE[value]
-        value = float(value) if type(value) is int else value
-    if type(value) is not hint:
-        raise CodecError(f"a value of type {hint.__name__} was expected")
-    if hint is str:
-        value.encode()  # raises ValueError for a lone surrogate, which no message could carry on
-    return value
-
-
-def _unpack_optional(value: Any, hint: Any, buffers: list[np.ndarray[Any, Any]], depth: int) -> Any:
-    members = typing.get_args(hint)
-    if value is None and types.NoneType in members:
-        return None
-    (member,) = (m for m in members if m is not types.NoneType)
-    return _unpack(value, member, buffers, depth)
-
-
-def _buffer(index: Any, buffers: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    if type(index) is not int or not 0 <= index < len(buffers):
-        raise CodecError("an array that did not come is referred to")
-    return buffers[index]
-
-
-def _unpack_array(value: Any, hint: Any, buffers: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    array = _buffer(value["array"], buffers)
-    arguments = typing.get_args(hint)
-    if arguments:
-        (wanted,) = typing.get_args(arguments[1])
-        if array.dtype != np.dtype(wanted):
-            raise CodecError(f"an array of {np.dtype(wanted)} was expected")
-    return array
-
-
-def _unpack_message(value: Any, hint: type[Message], buffers: list[np.ndarray[Any, Any]], depth: int) -> Message:
-    kind = message_type(value["type"])
-    if not issubclass(kind, hint):
-        raise CodecError(f"a {hint.__name__} was expected, not a {kind.__name__}")
-    hints = _hints(kind)
-    fields = value["fields"]
-    if set(fields) != set(hints):
-        raise CodecError(f"the fields of {kind.__name__} are {sorted(hints)}, but others came")
-    return kind(**{name: _unpack(fields[name], hint, buffers, depth + 1) for name, hint in hints.items()})

@@ -12,6 +12,7 @@ of a message that is released as a sum say that they add, within which bound and
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
@@ -56,6 +57,17 @@ def message_type(wire: str) -> type[Message]:
         raise CodecError(f"no installed message is called {wire!r}") from None
 
 
+_FIELDS: dict[type[Message], tuple[str, ...]] = {}
+
+
+def field_names(kind: type[Message]) -> tuple[str, ...]:
+    """The names of a message's fields, in order."""
+    names = _FIELDS.get(kind)
+    if names is None:
+        names = _FIELDS[kind] = tuple(field.name for field in dataclasses.fields(kind))  # type: ignore[arg-type]
+    return names
+
+
 @dataclass(frozen=True)
 class Adds:
     """How a field adds over sites.
@@ -94,26 +106,56 @@ def additive_fields(kind: type[Message]) -> dict[str, Adds]:
 
 
 def add(total: M | None, contribution: M) -> M:
-    """``total + contribution`` field by field, in each field's own type; arrays of one shape only.
+    """``total + contribution`` field by field, in each field's own type; the arrays of ``total`` change in place.
 
-    Raises CodecError where the two have arrays of different shapes: the site's data or model differ.
+    The first contribution, whose total is None, is copied: the total's arrays are never a contribution's.
+    Raises CodecError where the two have arrays of different shapes or types: the site's data or model differ.
     """
-    names = additive_fields(type(contribution))
+    kind = type(contribution)
+    names = additive_fields(kind)
     if total is None:
-        return contribution
-    added: dict[str, Any] = {}
-    for name in names:
-        left, right = getattr(total, name), getattr(contribution, name)
-        if np.shape(left) != np.shape(right):
-            raise CodecError(f"{type(contribution).__name__}.{name} has another shape than at the other sites")
-        added[name] = left + right
-    return type(contribution)(**added)
+        return kind(**{name: _own(getattr(contribution, name)) for name in names})
+    pairs = {name: (getattr(total, name), getattr(contribution, name)) for name in names}
+    for name, (left, right) in pairs.items():
+        if not _alike(left, right):
+            raise CodecError(f"{kind.__name__}.{name} has another shape or type than at the other sites")
+    return kind(**{name: _sum(left, right) for name, (left, right) in pairs.items()})
+
+
+def _own(value: Any) -> Any:
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _alike(left: Any, right: Any) -> bool:
+    """Whether two values add in place without broadcasting or rounding to another type."""
+    if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):
+        return bool(left.shape == right.shape and left.dtype == right.dtype)
+    return not isinstance(left, np.ndarray) and not isinstance(right, np.ndarray)
+
+
+def _sum(left: Any, right: Any) -> Any:
+    return np.add(left, right, out=left) if isinstance(left, np.ndarray) else left + right
 
 
 def out_of_bounds(message: Message) -> str | None:
     """The name of the first summed field that is not finite or exceeds its declared bound, or None."""
     for name, declaration in additive_fields(type(message)).items():
-        value, bound = np.asarray(getattr(message, name)), declaration.bound
-        if value.size and not (np.isfinite(value).all() and -bound <= value.min() and value.max() <= bound):
+        if not _within(getattr(message, name), min(declaration.bound, sys.float_info.max)):
             return name
     return None
+
+
+_AT_A_TIME = 2**16
+"""Elements whose extremes are sought at a time, so that the second search finds them in the processor's cache."""
+
+
+def _within(value: Any, bound: float) -> bool:
+    """Whether all of a value is within ±bound, which is finite; NaN, which a minimum passes on, never is."""
+    if isinstance(value, int | float):
+        return -bound <= value <= bound
+    flat = np.asarray(value).reshape(-1)
+    for start in range(0, flat.size, _AT_A_TIME):
+        few = flat[start : start + _AT_A_TIME]
+        if not (-bound <= float(np.minimum.reduce(few)) and float(np.maximum.reduce(few)) <= bound):
+            return False
+    return True

@@ -14,7 +14,8 @@ import numpy as np
 def seed_sequence(seed: int, *names: str | int) -> np.random.SeedSequence:
     """The seed sequence of (seed, names); names are told apart by type and hashed, so no two collide."""
     digest = hashlib.sha256(repr(names).encode()).digest()
-    return np.random.SeedSequence([seed, *np.frombuffer(digest, np.uint32).tolist()])
+    width = 4 * max(1, -(-seed.bit_length() // 32))
+    return np.random.SeedSequence(np.frombuffer(seed.to_bytes(width, "little") + digest, np.uint32))
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
-from medfed.core.codec import encode
+from medfed.core.codec import fingerprint
 from medfed.core.messages import Message
 
 
@@ -37,10 +37,9 @@ class Request(Message, wire="request"):
 
     @cached_property
     def _digest(self) -> str:
-        content = (self.run, self.task, self.site, self.step, str(self.round), str(self.call), str(self.base))
-        hashed = hashlib.sha256("\0".join(content).encode())
-        hashed.update(encode(self.message))
-        return hashed.hexdigest()
+        numbers = str(self.round), str(self.call), str(self.base)
+        content = self.run, self.task, self.site, self.step, *numbers, fingerprint(self.message).sha256
+        return hashlib.sha256("\0".join(content).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from medfed.core.errors import DataError
 from medfed.data.columns import Place
 from medfed.data.findings import Findings, Tally
-from medfed.data.frames import raw_from_frame
+from medfed.data.frames import as_texts
 from medfed.data.kinds import Kind, objects
 from medfed.data.labels import declared_classes, typed_targets
 from medfed.data.raw import RawTable
@@ -52,15 +54,14 @@ def load_arrays(data: DataSpec, task_type: str, site: str, arrays: ArrayData, se
         )
     rows = len(features)
     columns = _columns(features, site)
-    raw = _as_raw(arrays)
-    label = (data.label or Label(column=_TARGET)).model_copy(update={"column": _TARGET})
+    label = data.label or Label(column=_TARGET)
     table = SiteTable(
         site=site,
         kinds={name: Kind.CONTINUOUS if values.ndim == 1 else Kind.ARRAY for name, values in columns.items()},
         columns=columns,
         levels={},
-        ids=objects([str(i) for i in (range(rows) if arrays.ids is None else arrays.ids)]),
-        targets=typed_targets(raw.columns[_TARGET], label, task_type, Place(site, raw)),
+        ids=objects([sys.intern(str(i)) for i in (range(rows) if arrays.ids is None else arrays.ids)]),
+        targets=_targets(np.asarray(arrays.targets), label, task_type, site),
         classes=declared_classes(label) if task_type == "classification" else None,
         split=np.zeros(rows, dtype=np.int8),
         findings=Findings(read=Tally(0, 0)),
@@ -69,20 +70,30 @@ def load_arrays(data: DataSpec, task_type: str, site: str, arrays: ArrayData, se
 
 
 def _columns(features: NDArray[Any], site: str) -> dict[str, NDArray[Any]]:
+    """Copies of the features, a column each: changing the array given changes no table."""
     try:
         if features.ndim > 2:
-            columns: dict[str, NDArray[Any]] = {"x": np.ascontiguousarray(features, dtype=np.float32)}
+            matrix: NDArray[Any] = np.array(features, dtype=np.float32, order="C")[None]
         else:
-            columns = {f"x{i}": np.array(values, dtype=np.float64) for i, values in enumerate(features.T)}
+            matrix = np.array(features.T, dtype=np.float64, order="C")
     except (TypeError, ValueError):
         raise DataError("features have to be numbers", where=site, remedy="encode text as numbers first") from None
-    for name, values in columns.items():
-        if np.isinf(values).any() or (values.ndim > 1 and np.isnan(values).any()):
-            raise DataError("numbers that are not finite", where=f"{site}, column {name!r}", remedy="mend the array")
+    columns = dict(zip(_names(len(matrix)) if features.ndim == 2 else ("x",), matrix, strict=True))
+    wrong = np.isinf(matrix) if features.ndim == 2 else ~np.isfinite(matrix)
+    if wrong.any():
+        name = next(name for name, cells in zip(columns, wrong, strict=True) if cells.any())
+        raise DataError("numbers that are not finite", where=f"{site}, column {name!r}", remedy="mend the array")
     return columns
 
 
-def _as_raw(arrays: ArrayData) -> RawTable:
-    import pandas
+@cache
+def _names(columns: int) -> tuple[str, ...]:
+    """x0, x1, …: one text each, however many sites share it."""
+    return tuple(f"x{i}" for i in range(columns))
 
-    return raw_from_frame(pandas.DataFrame({_TARGET: np.asarray(arrays.targets)}), "array")
+
+def _targets(values: NDArray[Any], label: Label, task_type: str, site: str) -> NDArray[Any]:
+    raw = RawTable({_TARGET: as_texts(values.astype(object))}, "array")
+    return typed_targets(
+        raw.columns[_TARGET], label.model_copy(update={"column": _TARGET}), task_type, Place(site, raw)
+    )

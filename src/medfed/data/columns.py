@@ -22,6 +22,7 @@ from medfed.data.kinds import (
     factorize,
     infer_kind,
     level,
+    number,
     objects,
     parse_levels,
     parse_numbers,
@@ -111,8 +112,9 @@ def require_columns(names: tuple[str, ...], raw: RawTable, site: str) -> None:
 def with_missing(values: Texts, markers: tuple[str, ...]) -> Texts:
     """The values with None for each missing marker and each blank field; a marker -9 is also -9.0."""
     missing = {level(marker) for marker in markers} | {""}
+    numbers = {number(text) for text in missing}
     codes, distinct = factorize(values)
-    return objects([None if level(text) in missing else text for text in distinct] + [None])[codes]
+    return objects([None if number(t) in numbers and level(t) in missing else t for t in distinct] + [None])[codes]
 
 
 def absent(values: NDArray[Any], kind: Kind) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,13 +91,13 @@ def encode(table: SiteTable, encoding: Encoding, split: Split | None) -> Example
     Standardised by ``(x - mean) / (scale + 1e-9)``; a constant feature is 0. Raises DataError for a class
     that the encoding does not know, or a number beyond float32.
     """
-    rows = table.select(split)
+    mask = table.mask(split)
     features = (
-        _standardized(design(rows, encoding), encoding, table.site)
+        _standardized(design(table, encoding, split), encoding, table.site)
         if not encoding.is_array
-        else _arrays(rows, encoding)
+        else table.columns[encoding.columns[0]][mask]
     )
-    return Examples(features, _targets(rows, encoding))
+    return Examples(features, _targets(table.targets[mask], encoding, table.site))
 
 
 def encode_rows(raw: RawTable, data: DataSpec, encoding: Encoding) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -121,28 +122,55 @@ def encode_rows(raw: RawTable, data: DataSpec, encoding: Encoding) -> tuple[NDAr
     return _standardized(matrix, encoding, place.site), np.flatnonzero(kept)
 
 
-def design(table: SiteTable, encoding: Encoding) -> NDArray[np.float64]:
-    """The features of every row before standardisation, (n, features) float64, missing values imputed."""
+def design(table: SiteTable, encoding: Encoding, split: Split | None = None) -> NDArray[np.float64]:
+    """The features of a split's rows (None: of all) before standardisation, (n, features) float64, imputed."""
+    rows = np.flatnonzero(table.mask(split))
+    if set(encoding.kinds) == {Kind.CONTINUOUS} and set(map(table.kinds.get, encoding.columns)) == {Kind.CONTINUOUS}:
+        numbers = np.array([table.columns[name] for name in encoding.columns])
+        return _filled(numbers.T.take(rows, axis=0), encoding.fill, encoding, table.site)
     kinds = zip(encoding.columns, encoding.kinds, strict=True)
-    return _design({name: table.values(name, kind) for name, kind in kinds}, encoding, table.site)
+    return _design({name: table.values(name, kind).take(rows) for name, kind in kinds}, encoding, table.site)
 
 
 def _design(columns: dict[str, NDArray[Any]], encoding: Encoding, where: str) -> NDArray[np.float64]:
-    blocks = []
-    for index, name in enumerate(encoding.columns):
-        values, fill = columns[name], encoding.fill[index]
-        if np.isnan(fill) and absent(values, encoding.kinds[index]).any():
-            raise DataError(
-                "missing values, and nothing to impute",
-                where=f"{where}, column {name!r}",
-                remedy="missing: {strategy: drop}",
-            )
-        if encoding.kinds[index] is Kind.CONTINUOUS:
-            blocks.append(np.where(np.isnan(values), fill, values)[:, None])
-        else:
-            codes = level_codes(values, encoding.levels[index], fill)
-            blocks.append((codes[:, None] == np.arange(1, len(encoding.levels[index]))).astype(np.float64))
-    return np.hstack(blocks)
+    matrix = np.empty((len(columns[encoding.columns[0]]), len(encoding.features)))
+    fills = np.zeros(len(encoding.features))
+    feature = 0
+    for name, kind, levels, fill in zip(
+        encoding.columns, encoding.kinds, encoding.levels, encoding.fill.tolist(), strict=True
+    ):
+        values = columns[name]
+        if kind is Kind.CONTINUOUS:
+            matrix[:, feature], fills[feature] = values, fill
+            feature += 1
+            continue
+        if math.isnan(fill) and absent(values, kind).any():
+            raise _nothing_to_impute(name, where)
+        codes = level_codes(values, levels, fill)
+        for code in range(1, len(levels)):
+            matrix[:, feature] = codes == code
+            feature += 1
+    return _filled(matrix, fills, encoding, where)
+
+
+def _filled(
+    matrix: NDArray[np.float64], fills: NDArray[np.float64], encoding: Encoding, where: str
+) -> NDArray[np.float64]:
+    """The matrix with each feature's fill in place of missing values."""
+    missing = np.isnan(matrix)
+    if missing.any():
+        if (unfilled := missing.any(axis=0) & np.isnan(fills)).any():
+            raise _nothing_to_impute(encoding.features[int(np.argmax(unfilled))], where)
+        matrix = np.where(missing, fills, matrix)
+    return matrix
+
+
+def _nothing_to_impute(column: str, where: str) -> DataError:
+    return DataError(
+        "missing values, and nothing to impute",
+        where=f"{where}, column {column!r}",
+        remedy="missing: {strategy: drop}",
+    )
 
 
 def level_codes(values: Texts, levels: tuple[str, ...], fill: float) -> NDArray[np.int64]:
@@ -161,8 +189,10 @@ def spread(rows: int, squares: NDArray[np.float64], mean: NDArray[np.float64]) -
 
 def column_sums(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     """The sum of each column, the same to the bit for any order of rows; infinite where it is too large."""
+    columns = np.array(matrix.T, order="C")
+    columns.sort(axis=-1)
     with np.errstate(over="ignore"):
-        return np.asarray(np.sort(matrix, axis=0).sum(axis=0))
+        return np.asarray(columns.sum(axis=-1))
 
 
 def squared_deviations(matrix: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -173,7 +203,7 @@ def squared_deviations(matrix: NDArray[np.float64], mean: NDArray[np.float64]) -
 
 def fit_to(encoding: Encoding, table: SiteTable) -> Encoding:
     """The encoding with mean and scale of a table's own training rows. Raises DataError without any."""
-    matrix = design(table.select(Split.TRAIN), encoding)
+    matrix = design(table, encoding, Split.TRAIN)
     rows = len(matrix)
     if rows == 0:
         raise DataError(
@@ -206,20 +236,15 @@ def _standardized(matrix: NDArray[np.float64], encoding: Encoding, where: str) -
     return features
 
 
-def _arrays(rows: SiteTable, encoding: Encoding) -> NDArray[np.float32]:
-    features: NDArray[np.float32] = rows.columns[encoding.columns[0]]
-    return features
-
-
-def _targets(rows: SiteTable, encoding: Encoding) -> NDArray[Any]:
+def _targets(targets: NDArray[Any], encoding: Encoding, site: str) -> NDArray[Any]:
     if not encoding.classes:
-        return rows.targets.astype(np.float32)
+        return targets.astype(np.float32)
     codes = {name: index for index, name in enumerate(encoding.classes)}
-    targets = np.array([codes.get(name, -1) for name in rows.targets.tolist()], dtype=np.int64)
-    if (targets < 0).any():
+    found = np.array([codes.get(name, -1) for name in targets.tolist()], dtype=np.int64)
+    if (found < 0).any():
         raise DataError(
             "some rows have a class that the federation does not know: too few patients share it",
-            where=f"{rows.site}, label",
+            where=f"{site}, label",
             remedy="declare the classes: label: {column: …, classes: [...]}",
         )
-    return targets
+    return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from medfed.data.kinds import Texts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tally:
     """Rows, and the distinct patients behind them, who decide whether the rows may be shown."""
 
@@ -21,10 +23,18 @@ class Tally:
     def of(cls, ids: Texts, mask: NDArray[np.bool_] | None = None) -> Tally:
         """The tally of the rows that the mask marks; of all rows without one."""
         chosen = ids if mask is None else ids[mask]
-        return cls(len(chosen), len(set(chosen.tolist())))
+        return cls(len(chosen), len(set(chosen.tolist()))) if len(chosen) else NONE
 
 
 NONE = Tally(0, 0)
+
+
+def tallies_by_class(targets: NDArray[Any], ids: Texts) -> dict[Any, Tally]:
+    """The tally of the rows of each class that occurs."""
+    patients: defaultdict[Any, list[str]] = defaultdict(list)
+    for name, patient in zip(targets.tolist(), ids.tolist(), strict=True):
+        patients[name].append(patient)
+    return {name: Tally(len(found), len(set(found))) for name, found in patients.items()}
 
 
 @dataclass(frozen=True)

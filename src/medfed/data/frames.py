@@ -6,8 +6,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medfed.core.errors import DataError
+from medfed.data.kinds import Texts, objects
 from medfed.data.raw import RawTable
 
 if TYPE_CHECKING:
@@ -24,13 +26,12 @@ def raw_from_frame(frame: pandas.DataFrame, source: str = "data frame") -> RawTa
         raise DataError("column names have to be text", where=source, remedy="frame.columns = frame.columns.map(str)")
     if len(set(names)) < len(names):
         raise DataError("two columns have the same name", where=source, remedy="rename one of them")
-    return RawTable({name: _as_text(frame[name].to_numpy(dtype=object)) for name in names}, source)
+    return RawTable({name: as_texts(frame[name].to_numpy(dtype=object)) for name in names}, source)
 
 
-def _as_text(values: Any) -> Any:
-    texts = np.empty(len(values), dtype=object)
-    texts[:] = [_text(value) for value in values]
-    return texts
+def as_texts(values: NDArray[Any]) -> Texts:
+    """Objects as the text that a file would hold; None for None, NaN and pandas' own missing values."""
+    return objects([_text(value) for value in values.tolist()])
 
 
 def _text(value: Any) -> str | None:

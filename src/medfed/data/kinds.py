@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import re
 from collections.abc import Iterable
 from typing import Any, TypeAlias
@@ -16,7 +17,6 @@ Texts: TypeAlias = NDArray[Any]
 OTHER = "other"
 """The level that stands for all levels that are too rare to be named."""
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|infinity)", re.IGNORECASE)
 _CANONICAL = re.compile(r"-?(0|[1-9]\d{0,14})?(\.\d+)?")
 
 
@@ -36,8 +36,11 @@ class Kind(enum.StrEnum):
 
 def number(text: str) -> float | None:
     """The number that a text writes (infinities too), or None."""
-    stripped = text.strip()
-    return float(stripped) if _NUMBER.fullmatch(stripped) else None
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return None if math.isnan(value) or "_" in text else value
 
 
 def parse_numbers(values: Texts) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -85,10 +88,12 @@ def sort_levels(levels: Iterable[str]) -> tuple[str, ...]:
 
 def infer_kind(values: Texts) -> Kind:
     """The kind of an undeclared column: numbers are continuous, or binary where at most two differ."""
-    levels = {level(text) for text in factorize(values)[1]}
-    if any(number(text) is None for text in levels):
+    distinct = factorize(values)[1]
+    numbers = {number(text) for text in distinct}
+    if None in numbers:
         return Kind.CATEGORICAL
-    return Kind.BINARY if len(levels) <= 2 else Kind.CONTINUOUS
+    few = len(numbers) <= 2 and len({level(text) for text in distinct}) <= 2
+    return Kind.BINARY if few else Kind.CONTINUOUS
 
 
 def as_numbers(levels: Texts) -> NDArray[np.float64]:
@@ -103,10 +108,10 @@ def as_levels(numbers: NDArray[np.float64]) -> Texts:
 
 def factorize(values: Texts) -> tuple[NDArray[np.intp], Texts]:
     """The index of each value among the distinct ones (-1 where missing), and these in their order."""
-    import pandas
-
-    codes, distinct = pandas.factorize(values)
-    return codes, np.asarray(distinct, dtype=object)
+    listed = values.tolist()
+    distinct = [value for value in dict.fromkeys(listed) if value is not None]
+    index = {value: code for code, value in enumerate(distinct)} | {None: -1}
+    return np.fromiter(map(index.__getitem__, listed), np.intp, len(listed)), objects(distinct)
 
 
 def objects(values: list[Any]) -> Texts:

@@ -100,26 +100,28 @@ def report_levels(site: SiteContext, message: Question) -> LevelReport:
 @step(releases=Release.SUM)
 def moments(site: SiteContext, message: Encoding) -> ColumnTotals:
     """Counts and sums of each column over the site's training rows."""
-    rows = site.resource(SiteTable).select(Split.TRAIN)
-    counts, sums, levels = [], [], [np.empty(0, dtype=np.int64)]
+    table = site.resource(SiteTable)
+    rows = np.flatnonzero(table.mask(Split.TRAIN))
+    counts, numbers, levels = [], [], [np.empty(0, dtype=np.int64)]
     for name, kind, known in zip(message.columns, message.kinds, message.levels, strict=True):
-        values = rows.values(name, kind)
-        counts.append(len(values) - int(absent(values, kind).sum()))
+        values = table.values(name, kind).take(rows)
+        missing = absent(values, kind)
+        counts.append(len(rows) - int(np.count_nonzero(missing)))
         if kind is Kind.CONTINUOUS:
-            sums.append(float(column_sums(values[~np.isnan(values)])))
+            numbers.append(np.where(missing, 0.0, values))
         else:
-            sums.append(0.0)
+            numbers.append(np.zeros(len(rows)))
             codes = level_codes(values, known, np.nan)
             levels.append(np.bincount(codes[codes >= 0], minlength=len(known)))
-    total = ColumnTotals(rows.rows(), np.array(counts, dtype=np.int64), np.array(sums), np.concatenate(levels))
-    _refuse_huge(total.sums, LARGEST_SUM, message.columns, site.site)
-    return total
+    sums = column_sums(np.column_stack(numbers))
+    _refuse_huge(sums, LARGEST_SUM, message.columns, site.site)
+    return ColumnTotals(len(rows), np.array(counts, dtype=np.int64), sums, np.concatenate(levels))
 
 
 @step(releases=Release.SUM)
 def deviations(site: SiteContext, message: Encoding) -> Deviations:
     """Squared deviations of each feature from the federated mean over the site's training rows."""
-    matrix = design(site.resource(SiteTable).select(Split.TRAIN), message)
+    matrix = design(site.resource(SiteTable), message, Split.TRAIN)
     squares = squared_deviations(matrix, message.mean)
     _refuse_huge(squares, LARGEST_SQUARES, message.features, site.site)
     return Deviations(len(matrix), squares)

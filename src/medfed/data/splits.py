@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -28,21 +28,26 @@ def assign_splits(ids: Sequence[str], classes: Sequence[str] | None, splits: Spl
     their class, and cut at exact proportions. A patient's class is that of most of its rows, ties to the
     later in order.
     """
-    position = {patient: _position(seed, patient) for patient in set(ids)}
+    position = _positions(seed, set(ids))
     fractions = np.array([splits.train, splits.validation, splits.test], dtype=np.float64)
     fractions /= fractions.sum()
     if classes is None or not splits.stratify:
         edges = np.cumsum(fractions)[:-1]
-        chosen = {patient: int(np.searchsorted(edges, p, side="right")) for patient, p in position.items()}
+        parts = np.searchsorted(edges, np.array(list(position.values())), side="right")
+        chosen = dict(zip(position, parts.tolist(), strict=True))
     else:
         chosen = _stratified(position, _class_of_patients(ids, classes), fractions)
     return np.array([chosen[patient] for patient in ids], dtype=np.int8)
 
 
-def _position(seed: int, patient: str) -> float:
-    key = hashlib.blake2b(str(seed).encode(), digest_size=32).digest()
-    digest = hashlib.blake2b(patient.encode(errors="surrogatepass"), key=key, digest_size=8).digest()
-    return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
+def _positions(seed: int, patients: Iterable[str]) -> dict[str, float]:
+    keyed = hashlib.blake2b(key=hashlib.blake2b(str(seed).encode(), digest_size=32).digest(), digest_size=8)
+    return {patient: _position(keyed.copy(), patient) for patient in patients}
+
+
+def _position(keyed: hashlib.blake2b, patient: str) -> float:
+    keyed.update(patient.encode(errors="surrogatepass"))
+    return (int.from_bytes(keyed.digest(), "little") >> 11) * 2.0**-53
 
 
 def _class_of_patients(ids: Sequence[str], classes: Sequence[str]) -> dict[str, str]:

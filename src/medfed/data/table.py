@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,15 @@ from medfed.data.columns import (
     wanted_columns,
     with_missing,
 )
-from medfed.data.findings import Findings, Tally
+from medfed.data.findings import NONE, Findings, Tally, tallies_by_class
 from medfed.data.kinds import Kind, Texts, objects
 from medfed.data.labels import declared_classes, typed_targets
+from medfed.data.patients import patients_of_rows, repeated_rows
 from medfed.data.raw import RawTable
 from medfed.data.splits import SPLITS, SplitCodes, assign_splits
 from medfed.spec.task import DataSpec, Label
+
+_ARRAY_HEADER = sys.getsizeof(np.empty(0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,22 +74,43 @@ class SiteTable:
             return np.ones(len(self.ids), dtype=bool)
         return np.asarray(self.split == SPLITS.index(split))
 
+    @cached_property
+    def _tallies(self) -> dict[Split | None, Tally]:
+        """Counted once, for every request asks how many patients its split has."""
+        return {split: Tally.of(self.ids, self.mask(split)) for split in (None, *SPLITS)}
+
+    @cached_property
+    def _class_tallies(self) -> dict[Split | None, dict[Any, Tally]]:
+        masks = {split: self.mask(split) for split in (None, *SPLITS)}
+        return {split: tallies_by_class(self.targets[mask], self.ids[mask]) for split, mask in masks.items()}
+
     def tally(self, split: Split | None = None) -> Tally:
         """Rows and patients of a split."""
-        return Tally.of(self.ids, self.mask(split))
+        return self._tallies[split]
 
     def rows(self, split: Split | None = None) -> int:
         """The number of rows of a split."""
-        return self.tally(split).rows
+        return self._tallies[split].rows
 
     def patients(self, split: Split | None = None) -> int:
         """The number of distinct patients of a split."""
-        return self.tally(split).patients
+        return self._tallies[split].patients
+
+    def occurring_classes(self, split: Split | None = None) -> dict[str, Tally]:
+        """Rows and patients of each class that occurs in a split."""
+        return self._class_tallies[split]
 
     def class_tallies(self, classes: Iterable[str], split: Split | None = None) -> dict[str, Tally]:
-        """Rows and patients of each class in a split."""
-        mask = self.mask(split)
-        return {name: Tally.of(self.ids, mask & (self.targets == name)) for name in classes}
+        """Rows and patients of each of these classes in a split."""
+        found = self._class_tallies[split]
+        return {name: found.get(name, NONE) for name in classes}
+
+    @cached_property
+    def nbytes(self) -> int:
+        """About how many bytes the table holds."""
+        arrays = (*self.columns.values(), self.ids, self.targets, self.split)
+        mappings = (self.columns, self.kinds, self.findings.missing)
+        return sum(map(_bytes_held, arrays)) + sum(map(sys.getsizeof, mappings))
 
     def select(self, split: Split | None) -> SiteTable:
         """The table of one split's rows."""
@@ -100,6 +125,12 @@ class SiteTable:
             targets=self.targets[mask],
             split=self.split[mask],
         )
+
+
+def _bytes_held(values: NDArray[Any]) -> int:
+    """The bytes of an array and of the different objects that it points to."""
+    objects_held = {id(value): value for value in values.tolist()} if values.dtype == object else {}
+    return _ARRAY_HEADER + values.nbytes + sum(map(sys.getsizeof, objects_held.values()))
 
 
 def load_table(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: int = 0) -> SiteTable:
@@ -122,7 +153,7 @@ def load_table(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: i
         kinds=kinds,
         columns=columns,
         levels={n: found for n in columns if (found := declared_levels(data.columns, n)) is not None},
-        ids=_patients(texts, raw, data, place),
+        ids=patients_of_rows(texts, data, place),
         targets=typed_targets(texts[label.column], label, task_type, place),
         classes=declared_classes(label) if task_type == "classification" else None,
         split=np.zeros(raw.rows, dtype=np.int8),
@@ -131,7 +162,7 @@ def load_table(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: i
         ),
     )
     given = _given_splits(texts[data.split.column], data.split.column, place) if data.split.column else None
-    return assembled(table, data, seed, given=given, repeated=_repeated(raw))
+    return assembled(table, data, seed, given=given, repeated=repeated_rows(raw))
 
 
 def typed_features(
@@ -161,13 +192,10 @@ def assembled(
     unlabelled = kept & absent(
         table.targets, Kind.CONTINUOUS if table.targets.dtype == np.float64 else Kind.CATEGORICAL
     )
-    missing = {name: kept & absent(values, table.kinds[name]) for name, values in table.columns.items()}
-    for name, rows in missing.items():
-        if rows[kept].all():
-            raise DataError("no row has a value", where=f"{table.site}, column {name!r}", remedy="declare it: ignore")
+    missing = _missing(table, kept)
     incomplete = np.zeros_like(kept)
     if data.missing.strategy == "drop":
-        incomplete = kept & ~unlabelled & np.logical_or.reduce(list(missing.values()))
+        incomplete = kept & ~unlabelled & np.logical_or.reduce([incomplete, *missing.values()])
     findings = replace(
         table.findings,
         read=Tally.of(table.ids, kept),
@@ -175,7 +203,7 @@ def assembled(
         duplicates_kept=data.id is None,
         unlabelled=Tally.of(table.ids, unlabelled),
         incomplete=Tally.of(table.ids, incomplete),
-        missing={name: Tally.of(table.ids, rows) for name, rows in missing.items()},
+        missing={n: Tally.of(table.ids, missing[n]) if n in missing else NONE for n in table.columns},
     )
     complete = kept & ~unlabelled & ~incomplete
     if not complete.any():
@@ -185,8 +213,22 @@ def assembled(
             remedy="check missing.markers, or impute: missing: {strategy: impute}",
         )
     split = given if given is not None else np.zeros(len(kept), dtype=np.int8)
-    left = replace(table, findings=findings, split=split).where(complete)
+    left = replace(table, findings=findings, split=split)
+    left = left if complete.all() else left.where(complete)
     return left if given is not None else replace(left, split=_drawn_splits(left, data, seed))
+
+
+def _missing(table: SiteTable, kept: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+    """The rows without a value of each column that has any. Raises DataError for a column without a value."""
+    missing = {}
+    for name, values in table.columns.items():
+        rows = absent(values, table.kinds[name])
+        if np.count_nonzero(rows):
+            missing[name] = kept & rows
+            if rows[kept].all():
+                where = f"{table.site}, column {name!r}"
+                raise DataError("no row has a value", where=where, remedy="declare it: ignore")
+    return missing
 
 
 def merge_tables(name: str, tables: Sequence[SiteTable]) -> SiteTable:
@@ -238,32 +280,6 @@ def _label(data: DataSpec, site: str, raw: RawTable) -> Label:
 
 def _used(data: DataSpec, raw: RawTable) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*wanted_columns(data), *feature_columns(data, raw)]))
-
-
-def _patients(texts: dict[str, Texts], raw: RawTable, data: DataSpec, place: Place) -> Texts:
-    """The patient of each row: the id column, or else a name for each row made from what it holds.
-
-    Equal rows without ids are told apart by their count, so names do not depend on the order of rows.
-    """
-    if data.id:
-        ids = objects([None if v is None else v.strip() for v in texts[data.id].tolist()])
-        if (unnamed := absent(ids, Kind.CATEGORICAL)).any():
-            raise place.error(data.id, "no patient id", "give every row the id of its patient", unnamed)
-        return ids
-    seen: dict[str, int] = {}
-    names = []
-    for row in zip(*raw.columns.values(), strict=True):
-        content = hashlib.blake2b(repr(row).encode(), digest_size=16).hexdigest()
-        seen[content] = seen.get(content, 0) + 1
-        names.append(f"{content}#{seen[content]}")
-    return objects(names)
-
-
-def _repeated(raw: RawTable) -> NDArray[np.bool_]:
-    """A mask of the rows that equal an earlier one in every column."""
-    import pandas
-
-    return np.asarray(pandas.DataFrame(raw.columns).duplicated(), dtype=bool)
 
 
 def _given_splits(values: Texts, column: str, place: Place) -> SplitCodes:

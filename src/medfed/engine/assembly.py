@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from medfed.core.errors import DataError, UserError
-from medfed.core.examples import Split
+from medfed.core.errors import UserError
 from medfed.data.table import merge_tables
-from medfed.engine.federation import Conversation, SiteFederation
-from medfed.engine.inprocess import InProcess
+from medfed.engine.blocks import plan_blocks, workers_for
+from medfed.engine.federation import Conversation, SiteFederation, share
+from medfed.engine.hospitals import Hospitals
+from medfed.engine.host import Consortium
 from medfed.engine.process import Process
-from medfed.engine.simulation import COORDINATOR, SimulatedSite, Simulation
+from medfed.engine.simulation import COORDINATOR, Simulation
 from medfed.engine.strategies import POOLED, Strategy, resolve_strategy
 from medfed.evaluate.evaluation import FEDERATED
 from medfed.govern.keys import SigningKey
+from medfed.govern.ledger import LedgerFolder
 from medfed.models.catalogue import MODELS, NetworkCache, check_options
 from medfed.spec.canonical import task_digest
 from medfed.spec.loading import TaskFile
@@ -58,21 +59,34 @@ class Assembly:
     simulation: Simulation
 
 
-def assemble(task: TaskFile, sites: Mapping[str, SimulatedSite], folder: Path, run: str, key: SigningKey) -> Assembly:
+def assemble(task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: SigningKey) -> Assembly:
     """Put a simulation together in a folder. Raises what :func:`check_parts` raises."""
-    spec, names = task.spec, tuple(sorted(sites))
-    strategy, digest = check_parts(task, names), task_digest(task.spec)
-    for name in names:
-        if sites[name].table.rows(Split.TRAIN) == 0:
-            raise DataError(
-                "there are no training rows", where=name, remedy="leave the site out, or raise data.split.train"
-            )
-    networks = NetworkCache(spec.model, spec.seed)
-    parties = {name: sites[name] for name in names}
+    import torch  # noqa: F401 - before processes are forked, which share it
+
+    spec, names = task.spec, tuple(sorted(hospitals.sites))
+    strategy = check_parts(task, names)
+    cohort = share(spec.federation.cohort, len(names))
+    blocks = plan_blocks(spec, names, cohort)
+    policies = {name: site.policy for name, site in hospitals.sites.items()}
     if any(POOLED in lane.trainers for lane in strategy.lanes):
-        everything = merge_tables(POOLED, [sites[name].table for name in names])
-        parties[POOLED] = SimulatedSite(everything, Policy.permissive(), "permissive")
-    simulation = Simulation.open(run, spec, digest, strategy.steps, parties, networks, folder, key)
-    engine = InProcess(simulation.handlers, spec.federation.deadline)
-    federation = SiteFederation(Conversation(engine, run, digest), names, spec.federation, spec.seed)
-    return Assembly(Process(spec, strategy, federation, networks), simulation)
+        hospitals.rows.add(POOLED, lambda: merge_tables(POOLED, [hospitals.rows.get(name).table for name in names]))
+        policies[POOLED] = Policy.permissive()
+        blocks.append((POOLED,))
+    consortium = Consortium(
+        run=run,
+        task=spec,
+        digest=task_digest(spec),
+        steps=strategy.steps,
+        folder=folder,
+        ledgers=LedgerFolder.open(folder / "ledger", key, durable=False),
+        rows=hospitals.rows,
+        policies=policies,
+        networks=NetworkCache(spec.model, spec.seed),
+        blocks=tuple(blocks),
+    )
+    sources = {name: site.policy_source for name, site in hospitals.sites.items()}
+    simulation = Simulation.open(consortium, sources, workers_for(spec, len(blocks)), hospitals.known)
+    federation = SiteFederation(
+        Conversation(simulation.parties, run, consortium.digest), names, spec.federation, spec.seed
+    )
+    return Assembly(Process(spec, strategy, federation, consortium.networks), simulation)

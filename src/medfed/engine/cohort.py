@@ -5,28 +5,25 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from pathlib import Path
 
 from medfed.core.errors import DataError
-from medfed.core.files import write_atomically
 from medfed.data.table import SiteTable
+from medfed.engine.store import RunStore
 
 _KEY_BYTES = 32
 
 
-def check_cohort(path: Path, table: SiteTable) -> None:
-    """Write the keyed digest of a site's rows, or compare it with the one written when the run began.
+def check_cohort(store: RunStore, table: SiteTable) -> None:
+    """Store the keyed digest of a site's rows, or compare it with the one stored when the run began.
 
-    The key is random and stays in the same file, which only its owner reads: the digest tells nobody of the rows.
+    The key is random and stays beside its digest, where only the owner reads: the digest tells nobody of the rows.
     Raises DataError where rows, patients, labels or splits have changed.
     """
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+    frozen = store.cohort(table.site)
+    if frozen is None:
         key = secrets.token_bytes(_KEY_BYTES)
-        write_atomically(path, key + _digest(key, table), mode=0o600)
-        return
-    content = path.read_bytes()
-    if not hmac.compare_digest(content[_KEY_BYTES:], _digest(content[:_KEY_BYTES], table)):
+        store.freeze_cohort(table.site, key + _digest(key, table))
+    elif not hmac.compare_digest(frozen[_KEY_BYTES:], _digest(frozen[:_KEY_BYTES], table)):
         raise DataError(
             "the rows are not those with which this run began",
             where=table.site,

@@ -77,6 +77,8 @@ class Conversation:
                 del silent[reply.site]
                 opened: R | Failure = self._opened(reply, step)
                 yield reply.site, opened
+                del opened
+            del reply  # so that memory never holds this one and the next
         for site in silent:
             yield site, self._absent(site, Failure("silent", "no reply before the deadline", step.name))
 
@@ -130,6 +132,7 @@ class SiteFederation:
                     fold.absent(site)
                 else:
                     fold.contribute(site, body)
+                del body  # so that memory never holds this one and the next
             total = fold.finish()
         self._check_quorum(step, len(messages), failures)
         if total is None:

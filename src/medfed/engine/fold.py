@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import tempfile
+from collections import deque
 from collections.abc import Iterable
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from medfed.core.codec import decode, encode
+from medfed.core.codec import decode, parts
 from medfed.core.messages import Message, add
 
 R = TypeVar("R", bound=Message)
+
+EARLY_BYTES = 16 * 2**20
+"""The bytes of early contributions that wait in memory."""
 
 
 class OrderedFold(Generic[R]):
     """Adds contributions in the order of ``sites``, whatever the order of arrival.
 
-    One that comes before its turn waits on disk, so that memory holds the total and one contribution.
+    Of those that come before their turn, ``early_bytes`` wait in memory and the others on disk. Besides these it holds
+    the total alone, whose arrays are its own and can be written: no contribution is referred to once
+    :meth:`contribute` returns, so an engine may use its memory again.
     """
 
-    def __init__(self, sites: Iterable[str], kind: type[R]) -> None:
-        self._pending = sorted(sites)
+    def __init__(self, sites: Iterable[str], kind: type[R], early_bytes: int = EARLY_BYTES) -> None:
+        self._pending = deque(sorted(sites))
         self._kind = kind
-        self._waiting: dict[str, Path | None] = {}
+        self._early_bytes = early_bytes
+        self._waiting: dict[str, bytes | Path | None] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._spooled = 0
         self.total: R | None = None
@@ -35,13 +43,16 @@ class OrderedFold(Generic[R]):
             self._folder.cleanup()
 
     def contribute(self, site: str, contribution: R) -> None:
-        """Add one site's contribution, now or when its turn comes."""
+        """Add one site's contribution, now or when its turn comes.
+
+        Raises CodecError where its arrays have another shape than those of the sites before it.
+        """
         if self._pending and site == self._pending[0]:
             self.total = add(self.total, contribution)
-            self._pending.pop(0)
+            self._pending.popleft()
             self._catch_up()
         else:
-            self._waiting[site] = self._spool(contribution)
+            self._waiting[site] = self._kept(contribution)
 
     def absent(self, site: str) -> None:
         """Wait no longer for a site."""
@@ -57,15 +68,30 @@ class OrderedFold(Generic[R]):
 
     def _catch_up(self) -> None:
         while self._pending and self._pending[0] in self._waiting:
-            path = self._waiting.pop(self._pending.pop(0))
-            if path is not None:
-                self.total = add(self.total, decode(path.read_bytes(), self._kind))
-                path.unlink()
+            kept = self._waiting.pop(self._pending.popleft())
+            if isinstance(kept, bytes):
+                self._early_bytes += len(kept)
+                self.total = add(self.total, decode(kept, self._kind))
+            elif kept is not None:
+                self.total = add(self.total, self._mapped(kept))
+                kept.unlink()
 
-    def _spool(self, contribution: R) -> Path:
+    def _kept(self, contribution: R) -> bytes | Path:
+        """The contribution's bytes, or the file that holds them."""
+        pieces = parts(contribution)
+        size = sum(map(len, pieces))
+        if size <= self._early_bytes:
+            self._early_bytes -= size
+            return b"".join(pieces)
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="medfed-")
         self._spooled += 1
         path = Path(self._folder.name) / str(self._spooled)
-        path.write_bytes(encode(contribution))
+        with path.open("wb") as file:
+            file.writelines(pieces)
         return path
+
+    def _mapped(self, path: Path) -> R:
+        """The contribution in a file, as views into it."""
+        with path.open("rb") as file:
+            return decode(mmap(file.fileno(), 0, access=ACCESS_READ), self._kind)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,6 +16,8 @@ from medfed.data.connectors import CONNECTORS
 from medfed.data.frames import raw_from_frame
 from medfed.data.raw import RawTable
 from medfed.data.table import SiteTable, load_table
+from medfed.engine.federation import share
+from medfed.engine.rows import RowsCache
 from medfed.engine.simulation import SimulatedSite
 from medfed.spec.loading import TaskFile, load_policy
 from medfed.spec.policy import Policy
@@ -22,26 +26,46 @@ from medfed.spec.task import BASELINES, SiteEntry
 if TYPE_CHECKING:
     import pandas
 
-SiteInput: TypeAlias = "str | os.PathLike[str] | pandas.DataFrame | tuple[Any, Any] | ArrayData"
+GivenRows: TypeAlias = "str | os.PathLike[str] | pandas.DataFrame | tuple[Any, ...] | ArrayData"
 """A site's rows: a file's path, a data frame, (features, targets), or arrays with patient ids."""
+
+SiteInput: TypeAlias = "GivenRows | Callable[[], GivenRows]"
+"""A site's rows, or a function that gives them when they are needed; it may be called again."""
 
 PERMISSIVE = "permissive"
 
 
-def load_hospitals(
-    task: TaskFile, data: Path, given: Mapping[str, SiteInput] | None = None
-) -> dict[str, SimulatedSite]:
-    """Every site's rows and policy: from ``given``, else as the task names them, else one folder each below ``data``.
+@dataclass(frozen=True)
+class Hospitals:
+    """The sites of a simulation, and their rows as far as memory holds them.
 
-    Raises DataError or TaskError naming site, file and column.
+    known: the training rows of each site that was loaded at the start.
     """
+
+    sites: dict[str, SimulatedSite]
+    rows: RowsCache
+    known: dict[str, int]
+
+
+def load_hospitals(task: TaskFile, data: Path, given: Mapping[str, SiteInput] | None = None) -> Hospitals:
+    """The sites from ``given``, else as the task names them, else one folder each below ``data``.
+
+    Rows are loaded and checked here, unless there are so many that they are loaded when needed. Raises DataError or
+    TaskError naming site, file and column.
+    """
+    sites = _sites(task, data, given)
+    rows = RowsCache({name: site.load for name, site in sites.items()}, share(task.spec.federation.cohort, len(sites)))
+    return Hospitals(sites, rows, rows.warm())
+
+
+def _sites(task: TaskFile, data: Path, given: Mapping[str, SiteInput] | None) -> dict[str, SimulatedSite]:
     if given is not None:
         if not isinstance(given, Mapping) or not given:
             raise UserError(
                 "sites are a mapping of names to rows", remedy='sites={"A": frame, "B": (features, targets)}'
             )
         return {
-            site: SimulatedSite(_table(task, site, rows), Policy.permissive(), PERMISSIVE)
+            site: SimulatedSite(partial(_table, task, site, rows), Policy.permissive(), PERMISSIVE)
             for site, rows in given.items()
         }
     entries = task.spec.sites or _folders(task, data)
@@ -52,7 +76,7 @@ def load_hospitals(
         if entry.policy is not None:
             policy = known_policy(_below(task, data, entry.policy, "sites", site, "policy"))
             source = entry.policy
-        hospitals[site] = SimulatedSite(_table(task, site, path), policy, source)
+        hospitals[site] = SimulatedSite(partial(_table, task, site, path), policy, source)
     return hospitals
 
 
@@ -115,6 +139,8 @@ def raw_rows(task: TaskFile, rows: str | os.PathLike[str] | pandas.DataFrame, wh
 
 def _table(task: TaskFile, site: str, rows: SiteInput) -> SiteTable:
     spec = task.spec
+    if callable(rows):
+        rows = rows()
     if isinstance(rows, tuple):
         rows = _arrays(rows, site)
     if isinstance(rows, ArrayData):

@@ -1,29 +1,42 @@
-"""The default engine: every site's node in this process, one after the other."""
+"""The default engine where there is little to spread: every simulated site in this process."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
+from medfed.core.timings import Phase
 from medfed.core.wire import Reply, Request
+from medfed.engine.host import Host
+from medfed.govern.heads import Head
 
 
 class InProcess:
-    """Hands each request to its site's node.
+    """Hands requests to one host in this process (implements :class:`medfed.engine.simulation.Parties`)."""
 
-    deadline: seconds a site has for one request; a later reply is not passed on, as a real network would lose it,
-    and the site keeps it for a repeated request. The time of each site counts alone, for in a real federation
-    sites work side by side.
-    """
-
-    def __init__(self, nodes: Mapping[str, Callable[[Request], Reply]], deadline: float | None = None) -> None:
-        self._nodes = nodes
-        self._deadline = deadline
+    def __init__(self, host: Host) -> None:
+        self.host = host
 
     def exchange(self, requests: Sequence[Request]) -> Iterator[Reply]:
         """Replies in the order of the requests; a site past its deadline is silent."""
-        for request in requests:
-            begun = time.monotonic()
-            reply = self._nodes[request.site](request)
-            if self._deadline is None or time.monotonic() - begun <= self._deadline:
-                yield reply
+        for replies in self.host.handle(requests):
+            yield from replies
+
+    def sign_heads(self, round_number: int) -> dict[str, Head]:
+        """The new heads of the sites that acted."""
+        return self.host.sign_heads(round_number)
+
+    def witness(self, head: Head, party: str) -> None:
+        """Record another party's head in the ledgers of the sites that signed last."""
+        self.host.witness(head, party)
+
+    def close(self, status: str) -> dict[str, Head]:
+        """Record how the run ended in every ledger; their last heads."""
+        return self.host.close(status)
+
+    def spent(self) -> dict[Phase, float]:
+        """Nothing beside what this process counts anyhow."""
+        return {}
+
+    def detach(self) -> None:
+        """Give all files back; the run may go on later."""
+        self.host.detach()

@@ -10,162 +10,237 @@ Every request handled makes a version: the reply, and the messages kept. A reque
 - Versions up to ``settled`` are folded into one and their replies forgotten. A request that builds on anything
   older is refused, for it would count work twice.
 
-With a folder, a version is one file, written whole before its reply leaves.
+Replies and kept messages are in the run's store; the process holds only numbers and digests of versions that are
+not settled, from when the site is first asked for something. A version is committed before its reply leaves.
 """
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+import hashlib
+from collections.abc import Sequence, Set
+from functools import partial
+from mmap import mmap
+from typing import Any, TypeVar, cast
 
-from medfed.core.codec import decode, encode
-from medfed.core.errors import MemoryLost
-from medfed.core.files import write_atomically
+from medfed.core.codec import Buffer, decode, parts
+from medfed.core.errors import CodecError, MemoryLost
 from medfed.core.messages import Message
 from medfed.core.wire import Reply, Request
+from medfed.engine.database import Change, Database, damaged
+from medfed.engine.kept import KeptMessages
+from medfed.engine.large import LargeFiles
+from medfed.engine.versions import Kept, Outdated, Version, Versions
 
 M = TypeVar("M", bound=Message)
 
-
-@dataclass(frozen=True, eq=False)
-class Version(Message, wire="memory.version"):
-    """One handled request: the digest of what was asked, the reply, and the messages kept by the step.
-
-    requests, released_bytes: the run's counters after it, on which the policy's limits rest.
-    """
-
-    number: int
-    base: int
-    digest: str
-    reply: Reply
-    kept: tuple[Message, ...]
-    requests: int
-    released_bytes: int
-
-
-@dataclass(frozen=True, eq=False)
-class Settled(Message, wire="memory.settled"):
-    """All versions up to ``number``, folded: the last message of each type, and the run's counters."""
-
-    number: int
-    kept: tuple[Message, ...]
-    requests: int
-    released_bytes: int
+SCHEMA = """
+CREATE TABLE settled (
+    site TEXT PRIMARY KEY, number INTEGER NOT NULL, requests INTEGER NOT NULL, released_bytes INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE version (
+    site TEXT, number INTEGER, base INTEGER NOT NULL, digest TEXT NOT NULL, requests INTEGER NOT NULL,
+    released_bytes INTEGER NOT NULL, file TEXT NOT NULL, reply BLOB NOT NULL, PRIMARY KEY (site, number)
+) WITHOUT ROWID;
+CREATE TABLE kept (
+    site TEXT, version INTEGER, kind TEXT, digest BLOB NOT NULL, file TEXT NOT NULL, content BLOB NOT NULL,
+    PRIMARY KEY (site, version, kind)
+) WITHOUT ROWID"""
+"""Settled versions, those that are not, and the messages kept by both (``kind``: name on the wire). A content that
+has a file is empty here."""
 
 
 class SiteMemory:
-    """The memory of one run at one site; ``folder`` None keeps it in the process alone."""
+    """The memory of one run at one site; :meth:`medfed.engine.store.RunStore.site` gives it."""
 
-    def __init__(self, folder: Path | None, *, durable: bool = False) -> None:
-        self._folder = folder
-        self._durable = durable
-        self._settled = Settled(0, (), 0, 0)
-        self._versions: dict[int, Version] = {}
+    __slots__ = ("_database", "_failed", "_files", "_loaded", "_messages", "_outdated", "_site")
+
+    def __init__(self, database: Database, files: LargeFiles, messages: KeptMessages, site: str) -> None:
+        self._database = database
+        self._files = files
+        self._messages = messages
+        self._site = site
         self._failed = 0
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._load(folder)
-        self._newest = max([self._settled.number, *self._versions])
+        self._loaded: Versions | None = None
+        self._outdated = Outdated()
 
     @property
     def requests(self) -> int:
         """The requests of this run: those handled, and those that failed since the process began."""
-        return self._handled + self._failed
+        return self._versions().last.requests + self._failed
 
     @property
-    def _handled(self) -> int:
-        return max((v.requests for v in self._versions.values()), default=self._settled.requests)
+    def released_bytes(self) -> int:
+        """The bytes released in this run."""
+        return self._versions().last.released_bytes
 
     def count_failure(self) -> None:
         """Count a request that was refused or failed, so that no limit is got round by failing."""
         self._failed += 1
 
-    @property
-    def released_bytes(self) -> int:
-        """The bytes released in this run."""
-        return max((v.released_bytes for v in self._versions.values()), default=self._settled.released_bytes)
-
     def stored_reply(self, request: Request) -> Reply | None:
         """The reply already given to this very request, or None."""
         digest = request.digest()
-        return next((v.reply for v in self._versions.values() if v.digest == digest), None)
+        for number, version in self._versions().unsettled.items():
+            if version.digest == digest:
+                return _reply(request, number, self._body(number, version.file))
+        return None
 
     def at(self, base: int) -> dict[type[Message], Message]:
-        """What was kept as of a version, by type.
+        """What was kept as of a version, by type; equal messages are one object, also over sites.
 
         Raises MemoryLost where this site never made that version, or has already folded it into a later one.
         """
-        chain: list[Version] = []
-        number = base
-        while number in self._versions:
-            chain.append(self._versions[number])
-            number = chain[-1].base
-        if number != self._settled.number:
-            raise MemoryLost(
-                f"the request builds on version {base} of the site's memory, which the site does not hold",
-                remedy="resume the run from its newest checkpoint, or start a new run",
-            )
-        kept = {type(message): message for message in self._settled.kept}
-        for version in reversed(chain):
-            kept.update((type(message), message) for message in version.kept)
-        return kept
+        found = [self._message(kind, kept) for kind, kept in self._versions().kept(base).items()]
+        return {type(message): message for message in found}
 
     def newest(self, kind: type[M]) -> M:
         """The message of this type as the site has it now. Raises MemoryLost where it never kept one."""
-        kept = self.at(self._newest).get(kind)
-        if not isinstance(kept, kind):
-            raise MemoryLost(f"the site never kept a {kind.__name__}", where=str(self._folder))
-        return kept
+        versions = self._versions()
+        kept = versions.kept(versions.newest).get(kind.WIRE)
+        message = None if kept is None else self._message(kind.WIRE, kept)
+        if not isinstance(message, kind):
+            raise MemoryLost(f"the site never kept a {kind.__name__}", where=self._site)
+        return message
 
     def settle(self, number: int) -> None:
-        """Fold all versions up to ``number``; the coordinator has checkpointed it."""
-        if number not in self._versions:
+        """Fold all versions up to ``number``; the coordinator has checkpointed it.
+
+        The store forgets them later, several at once: should the process end before, the next request says again
+        what is settled.
+        """
+        versions = self._versions()
+        if number not in versions.unsettled:
             return
-        top = self._versions[number]
-        self._settled = Settled(number, tuple(self.at(number).values()), top.requests, top.released_bytes)
-        self._write("settled", self._settled)
-        self._forget([n for n in self._versions if n <= number])
+        folded = [versions.unsettled[n] for n in versions.chain(number)]
+        kept = versions.kept(number)
+        places = ((kind, place) for version in (versions.folded, *folded) for kind, place in version.kept.items())
+        self._outdated.superseded += [(kind, place) for kind, place in places if place != kept[kind]]
+        self._outdated.replies += [(version.file, version.released_bytes) for version in folded]
+        versions.settle(number)
+        if self._outdated.due:
+            self._forget_outdated(versions)
+
+    def _forget_outdated(self, versions: Versions) -> None:
+        """Delete what was folded from the store."""
+        settled = (self._site, versions.settled, versions.folded.requests, versions.folded.released_bytes)
+        changes: list[Change] = [
+            ("INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?)", settled),
+            ("DELETE FROM version WHERE site = ? AND number <= ?", (self._site, versions.settled)),
+        ]
+        for kind, place in self._outdated.superseded:
+            row = (self._site, place.version, kind)
+            changes.append(("DELETE FROM kept WHERE site = ? AND version = ? AND kind = ?", row))
+        self._write(changes, removed=self._outdated.files)
+        self._outdated = Outdated()
 
     def record(self, request: Request, reply_body: Message, kept: tuple[Message, ...], released: int) -> Reply:
         """Store the outcome of a request as a new version, and return the reply that carries its number.
 
-        Versions that are not among the ancestors of the request's base are abandoned.
+        Versions that are not among the ancestors of the request's base are abandoned. Raises RunFolderError where
+        it cannot be written: the memory is as it was.
         """
-        ancestors, number = set(), request.base
-        while number in self._versions:
-            ancestors.add(number)
-            number = self._versions[number].base
-        number, digest = self._newest + 1, request.digest()
-        reply = Reply(request.run, request.site, request.round, request.call, number, digest, reply_body)
-        counters = self._handled + 1, self.released_bytes + released
-        version = Version(number, request.base, digest, reply, kept, *counters)
-        self._write(f"version-{number}", version)
-        self._forget([n for n in self._versions if n not in ancestors])
-        self._versions[number] = version
-        self._newest = number
-        return reply
+        versions = self._versions()
+        number, last, digest = versions.newest + 1, versions.last, request.digest()
+        counters = last.requests + 1, last.released_bytes + released
+        abandoned = versions.unsettled.keys() - set(versions.chain(request.base))
+        places: dict[str, Kept] = {}
+        contents: list[tuple[bytes, bytes]] = []
+        written: set[str] = set()
+        try:
+            file, body = self._stored(str(number), parts(reply_body), written)
+            version = (self._site, number, request.base, digest, *counters, file, body)
+            changes: list[Change] = [("INSERT INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?)", version)]
+            for message in kept:
+                pieces, kind = parts(message), message.WIRE
+                place_file, content = self._stored(f"{number}.{kind}", pieces, written)
+                places[kind] = place = Kept(number, _sha256(pieces), place_file)
+                contents.append((place.digest, content))
+                row = (self._site, number, kind, place.digest, place_file, content)
+                changes.append(("INSERT INTO kept VALUES (?, ?, ?, ?, ?, ?)", row))
+            for each in abandoned:
+                changes.append(("DELETE FROM version WHERE site = ? AND number = ?", (self._site, each)))
+                changes.append(("DELETE FROM kept WHERE site = ? AND version = ?", (self._site, each)))
+            self._write(changes, written, {name for n in abandoned for name in versions.unsettled[n].files})
+        except BaseException:
+            self._files.remove(self._site, written)
+            raise
+        versions.add(number, Version(request.base, digest, *counters, places, file))
+        for content_digest, content in contents:
+            if content:
+                self._messages.add(content_digest, content)
+        return _reply(request, number, reply_body)
 
-    def _write(self, name: str, content: Message) -> None:
-        """Write one file, for nobody but the site: what it keeps may tell of its patients."""
-        if self._folder is not None:
-            write_atomically(self._folder / name, encode(content), durable=self._durable, mode=0o600)
+    def _stored(self, name: str, pieces: Sequence[Buffer], written: set[str]) -> tuple[str, bytes]:
+        """The file that took a content, or the bytes for the database; the other is empty."""
+        if not self._files.takes(sum(map(len, pieces))):
+            return "", b"".join(pieces)
+        self._files.write(self._site, name, pieces)
+        written.add(name)
+        return name, b""
 
-    def _forget(self, numbers: list[int]) -> None:
-        for number in numbers:
-            del self._versions[number]
-            if self._folder is not None:
-                with contextlib.suppress(FileNotFoundError):
-                    (self._folder / f"version-{number}").unlink()
+    def _write(self, changes: list[Change], written: Set[str] = frozenset(), removed: Set[str] = frozenset()) -> None:
+        """Commit changes; files go with the transaction: new ones if it fails, old ones if it does not."""
+        undone, done = partial(self._undo, written), partial(self._files.remove, self._site, removed)
+        self._database.write(changes, undone=undone, done=done if removed else None)
 
-    def _load(self, folder: Path) -> None:
-        settled = folder / "settled"
-        if settled.exists():
-            self._settled = decode(settled.read_bytes(), Settled)
-        for path in folder.glob("version-*"):
-            version = decode(path.read_bytes(), Version)
-            if version.number > self._settled.number:
-                self._versions[version.number] = version
-            else:
-                path.unlink()
+    def _undo(self, written: Set[str]) -> None:
+        """Nothing was committed: what stands in the store counts."""
+        self._files.remove(self._site, written)
+        self._loaded, self._outdated = None, Outdated()
+
+    def _versions(self) -> Versions:
+        if self._loaded is None:
+            self._loaded = self._load()
+            self._files.keep_only(self._site, self._loaded.files)
+        return self._loaded
+
+    def _load(self) -> Versions:
+        rows = self._rows("SELECT number, requests, released_bytes FROM settled WHERE site = ?")
+        settled, requests, released = rows[0] if rows else (0, 0, 0)
+        kept: dict[int, dict[str, Kept]] = {}
+        for number, kind, digest, file in self._rows("SELECT version, kind, digest, file FROM kept WHERE site = ?"):
+            kept.setdefault(max(number, settled), {})[kind] = Kept(number, digest, file)
+        rows = self._rows(
+            "SELECT number, base, digest, requests, released_bytes, file FROM version WHERE site = ? ORDER BY number"
+        )
+        unsettled = {
+            number: Version(base, digest, handled, sent, kept.get(number, {}), file)
+            for number, base, digest, handled, sent, file in rows
+        }
+        return Versions(settled, Version(0, "", requests, released, kept.get(settled, {})), unsettled)
+
+    def _body(self, number: int, file: str) -> Message:
+        statement = "SELECT reply FROM version WHERE site = ? AND number = ?"
+        try:
+            return decode(self._content(file, statement, number), Message)
+        except CodecError as error:
+            raise damaged(self._database.where) from error
+
+    def _message(self, kind: str, kept: Kept) -> Message:
+        statement = "SELECT content FROM kept WHERE site = ? AND version = ? AND kind = ?"
+        try:
+            return self._messages.get(kept.digest, lambda: self._content(kept.file, statement, kept.version, kind))
+        except CodecError as error:
+            raise damaged(self._database.where) from error
+
+    def _content(self, file: str, statement: str, *values: object) -> bytes | mmap:
+        if file:
+            return self._files.read(self._site, file)
+        rows = self._rows(statement, *values)
+        if not rows:
+            raise damaged(self._database.where)
+        return cast(bytes, rows[0][0])
+
+    def _rows(self, statement: str, *values: object) -> list[Any]:
+        return self._database.execute(statement, (self._site, *values))
+
+
+def _reply(request: Request, number: int, body: Message) -> Reply:
+    return Reply(request.run, request.site, request.round, request.call, number, request.digest(), body)
+
+
+def _sha256(pieces: Sequence[Buffer]) -> bytes:
+    hashed = hashlib.sha256()
+    for piece in pieces:
+        hashed.update(piece)
+    return hashed.digest()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from medfed.core.examples import Split
+from medfed.core.timings import Phase
 from medfed.data.quality import Cell, DataSheet
 from medfed.engine.folder import RunFolder, measured
 from medfed.engine.process import Process, RoundMetrics, Row, RunState
@@ -20,12 +22,38 @@ PACKAGES = ("torch", "numpy", "duckdb", "pandas", "scikit-learn", "cryptography"
 
 
 @dataclass(frozen=True)
+class Clock:
+    """When a run began (``time.monotonic``), and the seconds from then to the end of its first round."""
+
+    begun: float
+    first_round: float
+
+
+@dataclass(frozen=True)
+class PhaseSeconds:
+    """The seconds that a phase took, over all processes, and their share of all phases' seconds."""
+
+    phase: str
+    seconds: float
+    share: float
+
+
+@dataclass(frozen=True)
+class RunTimings:
+    """Where a run's time went: the seconds to the end of its first round, and those of each phase."""
+
+    first_round: float
+    phases: tuple[PhaseSeconds, ...]
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """A finished run in memory: the last state, its reason to stop, and the final metrics by split."""
+    """A finished run in memory: the last state, its reason to stop, the final metrics by split, and its timings."""
 
     folder: RunFolder
     state: RunState
     metrics: dict[Split, RoundMetrics]
+    timings: RunTimings
 
     def value(self, metric: str, site: str = "federated", split: Split = Split.TEST) -> float | None:
         """A final metric at a site, or over all; None where there is none."""
@@ -57,23 +85,27 @@ class Results:
     absences: list[dict[str, Any]]
     started: str
     seconds: float
+    timings: RunTimings
 
 
 def write_outcome(
-    process: Process, state: RunState, simulation: Simulation, folder: RunFolder, seconds: float
+    process: Process, state: RunState, simulation: Simulation, folder: RunFolder, clock: Clock
 ) -> Outcome:
     """Measure the final model on every split, write it all, and close the ledgers.
 
     ``results.json`` is written last: where it stands, the run is finished.
     """
-    metrics = {Split(split): process.measure(state, Split(split)) for split in process.task.measured_splits}
+    with simulation.timings[Phase.AGGREGATE]:
+        metrics = {Split(split): process.measure(state, Split(split)) for split in process.task.measured_splits}
     final_split = Split.TEST if Split.TEST in metrics else Split(process.task.monitored_split)
-    curves = process.curves(state, final_split)
-    sheets = {site: sheet_fields(sheet) for site, sheet in process.sheets(state).items()}
+    with simulation.timings[Phase.AGGREGATE]:
+        curves = process.curves(state, final_split)
+        sheets = {site: sheet_fields(sheet) for site, sheet in process.sheets(state).items()}
     save_models(process, state, folder.path)
     folder.write_json("sheets.json", sheets)
     folder.write_json("environment.json", environment())
     simulation.close("complete")
+    timings = _timings(simulation.spent(), clock)
     spec, encoding, conversation = process.task, state.lanes[0].encoding, process.federation.conversation
     absences = (*state.absences, *(absence for found in metrics.values() for absence in found.absences))
     results = Results(
@@ -97,10 +129,17 @@ def write_outcome(
         roc={site: {"fpr": curve.fpr.tolist(), "tpr": curve.tpr.tolist()} for site, curve in curves.items()},
         absences=[{"round": a.round, "site": a.site, "sentence": a.sentence} for a in absences],
         started=folder.origin().started,
-        seconds=round(seconds, 3),
+        seconds=round(time.monotonic() - clock.begun, 3),
+        timings=timings,
     )
     folder.write_json("results.json", asdict(results))
-    return Outcome(folder, state, metrics)
+    return Outcome(folder, state, metrics, timings)
+
+
+def _timings(spent: dict[Phase, float], clock: Clock) -> RunTimings:
+    whole = sum(spent.values()) or 1.0
+    phases = (PhaseSeconds(phase, round(s, 4), round(s / whole, 4)) for phase, s in spent.items())
+    return RunTimings(round(clock.first_round, 3), tuple(phases))
 
 
 def environment() -> dict[str, Any]:

@@ -6,12 +6,14 @@ same questions, and they give the stored answers; what led to it they have forgo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from medfed.core.errors import Refused, UserError
 from medfed.core.examples import Split
-from medfed.core.messages import Message, Vector
+from medfed.core.messages import Counts, Message, Vector
 from medfed.core.protocols import Algorithm
 from medfed.data.encoding import Encoding
 from medfed.data.prepare import adopt_encoding, agreed_columns, describe_sites, fit_encoding
@@ -24,6 +26,9 @@ from medfed.metrics.measure import Measure, Measures
 from medfed.models.catalogue import NetworkCache
 from medfed.spec.task import ModelSpec, TaskSpec
 
+OWN_METRICS = 50
+"""Sites whose own metrics are asked for after every round; where more take part, after the last one only."""
+
 
 @dataclass(frozen=True, eq=False)
 class LaneState(Message, wire="run.lane_state"):
@@ -34,11 +39,21 @@ class LaneState(Message, wire="run.lane_state"):
 
 
 @dataclass(frozen=True, eq=False)
-class SiteVersion(Message, wire="run.site_version"):
-    """The version of a site's memory on which the next request builds."""
+class SiteVersions(Message, wire="run.site_versions"):
+    """The version of each site's memory on which the next request builds."""
 
-    site: str
-    version: int
+    sites: tuple[str, ...]
+    numbers: Counts
+
+    @classmethod
+    def of(cls, versions: Mapping[str, int]) -> SiteVersions:
+        """From a mapping of sites to numbers."""
+        sites = tuple(sorted(versions))
+        return cls(sites, np.array([versions[site] for site in sites], np.int64))
+
+    def by_site(self) -> dict[str, int]:
+        """Site → number."""
+        return dict(zip(self.sites, self.numbers.tolist(), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +62,7 @@ class RunState(Message, wire="run.state"):
 
     round: int
     lanes: tuple[LaneState, ...]
-    versions: tuple[SiteVersion, ...]
+    versions: SiteVersions
     progress: Progress
     absences: tuple[Absence, ...]
     stopped: str
@@ -114,7 +129,8 @@ class Process:
         limit = number >= self.task.federation.total_rounds
         done = all(self._algorithm(lane.encoding).done(lane.algorithm) for lane in lanes)
         due = done or limit or number % self.task.evaluation.every == 0
-        metrics = self._measure(lanes, Split(self.task.monitored_split), number) if due else RoundMetrics(number, ())
+        split = Split(self.task.monitored_split)
+        metrics = self._measure(lanes, split, number, self._measured_sites()) if due else RoundMetrics(number, ())
         progress = state.progress.after(metrics.value(self.task.stop.metric or ""), self.task.stop)
         reason = stop_reason(progress, self.task.stop, done=done, limit=limit)
         new = tuple(self.federation.conversation.absences)
@@ -126,16 +142,17 @@ class Process:
         return bool(state.stopped)
 
     def measure(self, state: RunState, split: Split) -> RoundMetrics:
-        """The metrics of a state's models on a split."""
+        """The metrics of a state's models on a split, at every site."""
         self._begin(state, state.round)
-        metrics = self._measure(state.lanes, split, state.round)
+        metrics = self._measure(state.lanes, split, state.round, self.federation.sites)
         return replace(metrics, absences=tuple(self.federation.conversation.absences))
 
     def curves(self, state: RunState, split: Split) -> dict[str, Curve]:
         """ROC curves of a state's models on a split, by site and federated; none for regression or many classes."""
         self._begin(state, state.round)
         classes = len(state.lanes[0].encoding.classes)
-        return curves(self.federation, self._candidates(state.lanes, split), classes)
+        candidates = self._candidates(state.lanes, split, self.federation.sites)
+        return curves(self.federation, candidates, classes, own=len(candidates) <= OWN_METRICS)
 
     def weights(self, state: RunState) -> dict[str, Vector]:
         """Each lane's model as a flat vector, by the lane's name."""
@@ -163,16 +180,22 @@ class Process:
         for lane, kept in zip(self.strategy.lanes, lanes, strict=True):
             yield lane, kept.encoding, self._algorithm(kept.encoding).result(kept.algorithm).weights
 
-    def _candidates(self, lanes: tuple[LaneState, ...], split: Split) -> dict[str, Candidate]:
-        return {
-            site: Candidate(weights, split, len(encoding.classes))
-            for lane, encoding, weights in self._models(lanes)
-            for site in lane.serves
-        }
+    def _measured_sites(self) -> tuple[str, ...]:
+        """The sites at which a round's model is measured: those of the round, where the task draws a cohort."""
+        return self.federation.cohort()
 
-    def _measure(self, lanes: tuple[LaneState, ...], split: Split, number: int) -> RoundMetrics:
+    def _candidates(self, lanes: tuple[LaneState, ...], split: Split, sites: tuple[str, ...]) -> dict[str, Candidate]:
+        chosen = frozenset(sites)
+        candidates: dict[str, Candidate] = {}
+        for lane, encoding, weights in self._models(lanes):
+            candidate = Candidate(weights, split, len(encoding.classes))
+            candidates.update((site, candidate) for site in lane.serves if site in chosen)
+        return candidates
+
+    def _measure(self, lanes: tuple[LaneState, ...], split: Split, number: int, sites: tuple[str, ...]) -> RoundMetrics:
         """The metrics; a site that failed is told from one that withholds."""
-        measured = evaluate(self.federation, self._candidates(lanes, split))
+        own = sites is self.federation.sites or len(sites) <= OWN_METRICS
+        measured = evaluate(self.federation, self._candidates(lanes, split, sites), own=own)
         absences = self.federation.conversation.absences
         failed = {a.site for a in absences if a.step == own_metrics.name and a.code != Refused.code}
         for site in failed:
@@ -180,13 +203,13 @@ class Process:
         return RoundMetrics(number, tuple(_rows(number, split, measured)))
 
     def _begin(self, state: RunState, number: int) -> None:
-        self.federation.conversation.begin_round(number, {v.site: v.version for v in state.versions})
+        self.federation.conversation.begin_round(number, state.versions.by_site())
 
     def _absences(self, before: tuple[Absence, ...]) -> tuple[Absence, ...]:
         return before + tuple(self.federation.conversation.absences)
 
-    def _versions(self) -> tuple[SiteVersion, ...]:
-        return tuple(SiteVersion(site, n) for site, n in sorted(self.federation.conversation.versions.items()))
+    def _versions(self) -> SiteVersions:
+        return SiteVersions.of(self.federation.conversation.versions)
 
 
 def _rows(number: int, split: Split, measured: dict[str, Measures]) -> Iterator[Row]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+from medfed.core.timings import Phase
 from medfed.engine.folder import RunFolder
-from medfed.engine.outcome import Outcome, write_outcome
+from medfed.engine.outcome import Clock, Outcome, write_outcome
 from medfed.engine.process import Process, RoundMetrics, RunState
 from medfed.engine.simulation import Simulation
 
@@ -23,22 +24,30 @@ class Observer(Protocol):
         ...
 
 
-def run(process: Process, simulation: Simulation, folder: RunFolder, observer: Observer) -> Outcome:
+def run(
+    process: Process, simulation: Simulation, folder: RunFolder, observer: Observer, begun: float | None = None
+) -> Outcome:
     """Run to the end, from the folder's checkpoint where there is one; the outcome is in the folder too.
 
     Each round: train, measure, checkpoint, sign the ledgers' heads. An exception (Ctrl-C too) leaves the folder
-    resumable. Raises QuorumLost, Refused, RunFolderError.
+    resumable. begun: when the work on this run began (``time.monotonic``). Raises QuorumLost, Refused, RunFolderError.
     """
-    begun = time.monotonic()
+    begun = time.monotonic() if begun is None else begun
+    timings, first_round = simulation.timings, 0.0
     state = folder.restore()
     if state is None:
-        state = process.initialize()
-        folder.record(state)
+        with timings[Phase.AGGREGATE]:
+            state = process.initialize()
+        with timings[Phase.CHECKPOINT]:
+            folder.record(state)
         simulation.sign_heads(state.round)
     observer.begun(process, state)
     while not process.done(state):
-        state, metrics = process.next(state)
-        folder.record(state, metrics)
+        with timings[Phase.AGGREGATE]:
+            state, metrics = process.next(state)
+        with timings[Phase.CHECKPOINT]:
+            folder.record(state, metrics)
         simulation.sign_heads(state.round)
+        first_round = first_round or time.monotonic() - begun
         observer.advanced(state, metrics)
-    return write_outcome(process, state, simulation, folder, time.monotonic() - begun)
+    return write_outcome(process, state, simulation, folder, Clock(begun, first_round))

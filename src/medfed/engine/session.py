@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
@@ -12,14 +12,17 @@ from medfed.core.examples import Examples, Predictions, Split
 from medfed.core.messages import Message, Vector
 from medfed.core.protocols import GradientTransform, Trained
 from medfed.core.rng import generator, torch_seed
+from medfed.core.timings import Phase
 from medfed.core.wire import Request
-from medfed.data.encoding import Encoding, encode
+from medfed.data.encoding import Encoding
 from medfed.data.table import SiteTable
+from medfed.engine.rows import weights_digest
 from medfed.models.batches import Position
 from medfed.models.loss import local_loss
 from medfed.models.network import Network
 from medfed.models.optimizers import OptimizerState
-from medfed.models.training import predict, train
+from medfed.models.stacked import Member
+from medfed.models.training import Session, predict, train
 from medfed.spec.policy import Policy
 from medfed.spec.task import TaskSpec
 
@@ -30,36 +33,20 @@ M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
 
-@dataclass
-class Encoded:
-    """A site's rows as the present encoding gives them, kept between requests so that they are encoded once."""
-
-    encoding: Encoding | None = None
-    splits: dict[Split, Examples] = field(default_factory=dict)
-
-    def split(self, table: SiteTable, encoding: Encoding, split: Split) -> Examples:
-        """The encoded rows of a split."""
-        if self.encoding is not encoding:
-            self.encoding, self.splits = encoding, {}
-        if split not in self.splits:
-            self.splits[split] = encode(table, encoding, split)
-        return self.splits[split]
-
-
 class SiteSession:
     """The context of one request. ``changes`` are the messages the step kept, for the site's memory."""
 
     def __init__(self, node: SiteNode, request: Request, kept: dict[type[Message], Message], policy: Policy) -> None:
-        self._node = node
+        self.node = node
         self._request = request
-        self._memory = kept
+        self._memory = dict(kept)
         self._changed: dict[type[Message], Message] = {}
-        self._resources = {TaskSpec: node.task, Policy: policy, SiteTable: node.table}
+        self._policy = policy
 
     @property
     def site(self) -> str:
         """The site's name."""
-        return self._node.site
+        return self.node.site
 
     @property
     def round(self) -> int:
@@ -81,57 +68,85 @@ class SiteSession:
 
     def resource(self, kind: type[T]) -> T:
         """The site's task, policy or table of rows. Raises KeyError for anything else."""
-        return cast(T, self._resources[kind])
+        known: dict[type[object], Callable[[], object]] = {
+            TaskSpec: lambda: self.node.task,
+            Policy: lambda: self._policy,
+            SiteTable: lambda: self.node.rows().table,
+        }
+        return cast(T, known[kind]())
 
     def generator(self, purpose: str) -> np.random.Generator:
         """The seeded generator of (task seed, site, round, purpose)."""
-        return generator(self._node.task.seed, self.site, self.round, purpose)
+        return generator(self.node.task.seed, self.site, self.round, purpose)
 
     def examples(self, split: Split) -> Examples:
         """The site's encoded rows. Raises DataError before an encoding was adopted."""
         encoding = self.recall(Encoding)
         if encoding is None:
             raise DataError("the site's data are not prepared: no encoding was adopted", where=self.site)
-        return self._node.encoded.split(self._node.table, encoding, split)
+        with self.node.timings[Phase.DATA]:
+            return self.node.rows().examples(encoding, split)
 
     def train(self, weights: Vector, transform: GradientTransform | None = None) -> Trained:
         """Local training from ``weights``; the data's position and the optimizer's state are kept where asked."""
         import torch
 
-        task, examples = self._node.task, self.examples(Split.TRAIN)
-        network, federation, classes = self._network(examples), task.federation, self._classes()
-        network.load(weights)
-        keeps_position = federation.data_position == "kept"
-        shuffle = (self.site, "shuffle") if keeps_position else (self.site, self.round, "shuffle")
-        with torch.random.fork_rng(devices=[]):
+        task, member = self.node.task, self.member()
+        network, federation = self.network(member.examples), task.federation
+        with self.node.timings[Phase.TRAIN], torch.random.fork_rng(devices=[]):
+            network.load(weights)
             torch.manual_seed(torch_seed(task.seed, self.site, self.round, "layers"))
             session = train(
                 network,
-                examples,
-                local_loss(task.task_type, federation, examples, classes),
+                member.examples,
+                local_loss(task.task_type, federation, member.examples, self.classes),
                 federation,
                 round_number=max(self.round, 1),
-                position=(self.recall(Position) if keeps_position else None) or Position(),
+                position=member.position,
                 optimizer=self.recall(OptimizerState) if federation.keeps_optimizer_state else None,
-                generator=lambda epoch: generator(task.seed, *shuffle, epoch),
+                generator=member.generator,
                 transform=transform,
             )
-        if keeps_position:
+        return self.after(session)
+
+    def member(self) -> Member:
+        """What local training starts from here: the rows, the place in them, and how they are shuffled."""
+        task = self.node.task
+        keeps_position = task.federation.data_position == "kept"
+        shuffle = (self.site, "shuffle") if keeps_position else (self.site, self.round, "shuffle")
+        return Member(
+            examples=self.examples(Split.TRAIN),
+            position=(self.recall(Position) if keeps_position else None) or Position(),
+            generator=lambda epoch: generator(task.seed, *shuffle, epoch),
+        )
+
+    def after(self, session: Session) -> Trained:
+        """Keep what the next round's training goes on from; the outcome of this one."""
+        federation = self.node.task.federation
+        if federation.data_position == "kept":
             self.keep(session.position)
         if federation.keeps_optimizer_state:
             self.keep(session.optimizer)
         return session.trained
 
     def predict(self, weights: Vector, split: Split) -> Predictions:
-        """Score one split by the model of these weights."""
-        examples = self.examples(split)
-        network = self._network(examples)
-        network.load(weights)
-        return predict(network, examples, self._node.task.task_type)
+        """Score one split by the model of these weights; asked for the same again, it remembers."""
+        rows, digest, examples = self.node.rows(), weights_digest(weights), self.examples(split)
+        predictions = rows.predictions(digest, split)
+        if predictions is None:
+            network = self.network(examples)
+            with self.node.timings[Phase.EVALUATE]:
+                network.load(weights)
+                predictions = predict(network, examples, self.node.task.task_type)
+            rows.keep_predictions(digest, split, predictions)
+        return predictions
 
-    def _classes(self) -> int:
+    @property
+    def classes(self) -> int:
+        """The number of classes; 0 for regression."""
         encoding = self.recall(Encoding)
         return len(encoding.classes) if encoding is not None else 0
 
-    def _network(self, examples: Examples) -> Network:
-        return self._node.networks.get(examples.features.shape[1:], self._classes())
+    def network(self, examples: Examples) -> Network:
+        """The network for such rows, whatever weights it holds."""
+        return self.node.networks.get(examples.features.shape[1:], self.classes)

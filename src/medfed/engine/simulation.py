@@ -1,23 +1,24 @@
-"""A simulated consortium: every hospital's node, policy, memory and ledger, in one process and one run folder."""
+"""A simulated consortium: every hospital's node, policy, memory and ledger, in one run folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from typing import Protocol
 
+from medfed.core.timings import Phase, Timings
 from medfed.core.wire import Reply, Request
 from medfed.data.table import SiteTable
-from medfed.engine.cohort import check_cohort
-from medfed.engine.memory import SiteMemory
-from medfed.engine.site import SiteNode
-from medfed.govern.entries import OpenedEntry, PolicyEntry
-from medfed.govern.keys import SigningKey
-from medfed.govern.ledger import Ledger
-from medfed.models.catalogue import NetworkCache
+from medfed.engine.blocks import spread
+from medfed.engine.host import Consortium, SiteHost
+from medfed.engine.inprocess import InProcess
+from medfed.engine.workers import Workers
+from medfed.govern.entries import OpenedEntry
+from medfed.govern.heads import Head
+from medfed.govern.ledger import Ledger, LedgerFolder
 from medfed.spec.policy import Policy
-from medfed.spec.task import TaskSpec
 from medfed.version import __version__
 
 COORDINATOR = "coordinator"
@@ -26,105 +27,114 @@ COORDINATOR = "coordinator"
 
 @dataclass(frozen=True)
 class SimulatedSite:
-    """A hospital of a simulation: its rows, its policy, and where that came from (``permissive``, or a file)."""
+    """A hospital of a simulation: how its rows are loaded, its policy, and where that came from.
 
-    table: SiteTable
+    policy_source: ``permissive``, or a file.
+    """
+
+    load: Callable[[], SiteTable]
     policy: Policy
     policy_source: str
 
 
+class Parties(Protocol):
+    """The sites of a simulation, wherever they live; an engine that also signs and closes their ledgers."""
+
+    def exchange(self, requests: Sequence[Request]) -> Iterator[Reply]:
+        """As :meth:`medfed.core.protocols.Engine.exchange`."""
+        ...
+
+    def sign_heads(self, round_number: int) -> dict[str, Head]:
+        """The new heads of the sites that acted since their last one."""
+        ...
+
+    def witness(self, head: Head, party: str) -> None:
+        """Record another party's head in the ledgers of the sites that signed last."""
+        ...
+
+    def close(self, status: str) -> dict[str, Head]:
+        """Record how the run ended in every ledger; their last heads."""
+        ...
+
+    def spent(self) -> dict[Phase, float]:
+        """The seconds spent by phase in other processes than this."""
+        ...
+
+    def detach(self) -> None:
+        """Give all files back."""
+        ...
+
+
 @dataclass
 class Simulation:
-    """The parties of one run. Ledgers stay open until :meth:`close` or :meth:`detach`."""
+    """The parties of one run. Files stay open until :meth:`detach`."""
 
     run: str
-    nodes: dict[str, SiteNode]
+    parties: Parties
     coordinator: Ledger
+    ledgers: LedgerFolder
     policies: dict[str, str]
+    timings: Timings
 
     @classmethod
-    def open(
-        cls,
-        run: str,
-        task: TaskSpec,
-        digest: str,
-        steps: frozenset[str],
-        sites: Mapping[str, SimulatedSite],
-        networks: NetworkCache,
-        folder: Path,
-        key: SigningKey,
-    ) -> Simulation:
+    def open(cls, consortium: Consortium, policies: dict[str, str], workers: int, rows: dict[str, int]) -> Simulation:
         """Build every party of a run in its folder, or go on with those that are there.
 
-        Each ledger says which policy is in force from here on. Raises DataError where a site's rows are others than
-        when the run began, and what :meth:`Ledger.open` raises; no file is left open then.
+        workers: processes for the sites; 1: this one. rows: of the sites whose number of training rows is known.
+        Raises DataError where a site's rows are others than when the run began, and what
+        :meth:`LedgerFolder.ledger` raises; no file is left open then.
         """
+        timings = Timings()
         with ExitStack() as undo:
-            coordinator = _opened(Ledger.open(folder / "ledger", COORDINATOR, key, durable=False), undo)
-            coordinator.append(OpenedEntry(run, digest, __version__))
-            nodes = {}
-            for name, site in sites.items():
-                place = folder / "sites" / name
-                place.mkdir(parents=True, exist_ok=True)
-                check_cohort(place / "cohort", site.table)
-                ledger = _opened(Ledger.open(folder / "ledger", name, key, durable=False), undo)
-                ledger.append(OpenedEntry(run, digest, __version__))
-                ledger.append(PolicyEntry(run, site.policy.model_dump_json()))
-                nodes[name] = SiteNode(
-                    run=run,
-                    site=name,
-                    task=task,
-                    digest=digest,
-                    steps=steps,
-                    table=site.table,
-                    policy=_constant(site.policy),
-                    ledger=ledger,
-                    memory=SiteMemory(place),
-                    networks=networks,
-                    log=place / "site.log",
-                )
+            undo.callback(consortium.ledgers.close)
+            coordinator = consortium.ledgers.ledger(COORDINATOR)
+            coordinator.append(OpenedEntry(consortium.run, consortium.digest, __version__))
+            parties: Parties
+            if workers == 1:
+                parties = InProcess(SiteHost(consortium, [s for block in consortium.blocks for s in block], timings))
+            else:
+                homes = [
+                    [site for block in blocks for site in block] for blocks in spread(consortium.blocks, rows, workers)
+                ]
+                consortium.open_store().close()  # so that the workers do not all begin it at once
+                parties = Workers(partial(_host, consortium), homes, timings)
             undo.pop_all()
-        return cls(run, nodes, coordinator, {name: site.policy_source for name, site in sites.items()})
-
-    @property
-    def handlers(self) -> dict[str, Callable[[Request], Reply]]:
-        """Each site's entrance."""
-        return {name: node.handle for name, node in self.nodes.items()}
+        return cls(consortium.run, parties, coordinator, consortium.ledgers, policies, timings)
 
     def sign_heads(self, round_number: int) -> None:
-        """Sign every ledger's head; the coordinator witnesses the sites' heads, and they the coordinator's."""
-        for name, node in sorted(self.nodes.items()):
-            self.coordinator.witness(node.ledger.sign_head(round_number), name, self.run)
-        head = self.coordinator.sign_head(round_number)
-        for node in self.nodes.values():
-            node.ledger.witness(head, COORDINATOR, self.run)
+        """Sign the heads of all that acted; the coordinator witnesses the sites' heads, and they the coordinator's."""
+        heads = self.parties.sign_heads(round_number)
+        with self.timings[Phase.LEDGER]:
+            for name, head in sorted(heads.items()):
+                self.coordinator.witness(head, name, self.run)
+            head = self.coordinator.sign_head(round_number)
+        self.parties.witness(head, COORDINATOR)
 
     def close(self, status: str) -> None:
         """Record how the run ended in every ledger, the coordinator's last, which witnesses all the others."""
-        for name, node in sorted(self.nodes.items()):
-            self.coordinator.witness(node.ledger.close(self.run, status), name, self.run)
+        for name, head in sorted(self.parties.close(status).items()):
+            self.coordinator.witness(head, name, self.run)
         self.coordinator.close(self.run, status)
+
+    def spent(self) -> dict[Phase, float]:
+        """The seconds spent by phase, in all processes."""
+        elsewhere = self.parties.spent()
+        return {phase: seconds + elsewhere.get(phase, 0.0) for phase, seconds in self.timings.seconds.items()}
 
     def detach(self) -> None:
         """Give all files back; the run may go on later."""
-        for node in self.nodes.values():
-            node.ledger.detach()
-        self.coordinator.detach()
+        self.parties.detach()
+        self.ledgers.close()
 
 
-def _opened(ledger: Ledger, undo: ExitStack) -> Ledger:
-    undo.callback(ledger.detach)
-    return ledger
+def _host(consortium: Consortium, sites: Sequence[str]) -> SiteHost:
+    return SiteHost(consortium, sites, Timings())
 
 
 @contextmanager
 def attached(simulation: Simulation) -> Iterator[Simulation]:
-    """Give the ledgers' files back whatever happens."""
+    """Give the files back, and end other processes, whatever happens."""
     try:
         yield simulation
     finally:
         simulation.detach()
-
-
-def _constant(policy: Policy) -> Callable[[], Policy]:
-    return lambda: policy

@@ -8,16 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from medfed.core.codec import encode
+from medfed.core.codec import fingerprint
 from medfed.core.errors import MedFedError, Refused
 from medfed.core.messages import Message
 from medfed.core.steps import Step, installed_step
+from medfed.core.timings import Phase, Timings
 from medfed.core.wire import Failure, Reply, Request
-from medfed.data.table import SiteTable
 from medfed.engine.memory import SiteMemory
-from medfed.engine.session import Encoded, SiteSession
+from medfed.engine.rows import SiteRows
+from medfed.engine.session import SiteSession
 from medfed.govern.entries import FailureEntry, RefusalEntry, ReleaseEntry, RepeatEntry
 from medfed.govern.gate import Facts, admit, check_release, describe_payload
 from medfed.govern.ledger import Ledger
@@ -25,16 +26,32 @@ from medfed.models.catalogue import NetworkCache
 from medfed.spec.policy import Policy
 from medfed.spec.task import TaskSpec
 
+T = TypeVar("T")
+
 IN_THE_CLEAR = "none: in the clear"
 """How the ledger names a release that no cryptography protects."""
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A request that passed the gate: its step, and what the gate decided on."""
+
+    request: Request
+    step: Step[Any, Any]
+    facts: Facts
+    policy: Policy
 
 
 @dataclass(frozen=True)
 class SiteNode:
     """One site of one run. :meth:`handle` is its only entrance, whatever the engine.
 
-    steps: names of the steps that the task's algorithm and the run itself may call here. policy: read at every
-    request, so that a change holds at once. log: the site's own file for traces, which may quote values.
+    :meth:`admit`, :meth:`run_step` and :meth:`release` are its parts, for a simulation that runs a step's batched
+    twin at several sites between their gates.
+
+    steps: names of the steps that the task's algorithm and the run itself may call here. rows: loads them on demand.
+    policy: read at every request, so that a change holds at once. log: the site's own file for traces, which may
+    quote values.
     """
 
     run: str
@@ -42,44 +59,82 @@ class SiteNode:
     task: TaskSpec
     digest: str
     steps: frozenset[str]
-    table: SiteTable
+    rows: Callable[[], SiteRows]
     policy: Callable[[], Policy]
     ledger: Ledger
     memory: SiteMemory
     networks: NetworkCache
     log: Path | None = None
-    encoded: Encoded = field(default_factory=Encoded)
+    timings: Timings = field(default_factory=Timings)
 
     def handle(self, request: Request) -> Reply:
         """Admit, run, release. Never raises: a refusal or a failure is a reply too, and in the ledger."""
+        admitted = self.admit(request)
+        return admitted if isinstance(admitted, Reply) else self.run_step(admitted)
+
+    def admit(self, request: Request) -> Admitted | Reply:
+        """What the gate lets run; or the reply, where it refuses or the request was answered before."""
+        return self._explained(request, lambda: self._admit(request))
+
+    def run_step(self, admitted: Admitted) -> Reply:
+        """Run the step and release what it gives."""
+
+        def run() -> Reply:
+            session = self.session(admitted)
+            body = self._timed_run(admitted, session)
+            return self._release(admitted, body, session)
+
+        return self._explained(admitted.request, run)
+
+    def release(self, admitted: Admitted, body: Message, session: SiteSession) -> Reply:
+        """Release what the step's batched twin gave for this site, or refuse to."""
+        return self._explained(admitted.request, lambda: self._release(admitted, body, session))
+
+    def session(self, admitted: Admitted) -> SiteSession:
+        """What the step sees of the site. Raises MemoryLost where the request builds on what the site lacks."""
+        with self.timings[Phase.CHECKPOINT]:
+            self.memory.settle(admitted.request.settled)
+            kept = self.memory.at(admitted.request.base)
+        return SiteSession(self, admitted.request, kept, admitted.policy)
+
+    def log_trace(self) -> None:
+        """Write the present exception's trace to the site's log; a log that cannot be written keeps nothing back."""
+        if self.log is None:
+            return
+        with contextlib.suppress(OSError):
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(f"{datetime.now(UTC).isoformat()}\n{traceback.format_exc()}\n")
+
+    def _explained(self, request: Request, answer: Callable[[], T]) -> T | Reply:
         try:
-            return self._answer(request)
+            return answer()
         except Refused as refusal:
             return self._declined(request, RefusalEntry, refusal)
         except MedFedError as error:
-            self._log_trace()
+            self.log_trace()
             return self._declined(request, FailureEntry, error)
         except Exception:
-            self._log_trace()
+            self.log_trace()
             cause = "the step failed; its trace is in the site's own log"
             return self._declined(request, FailureEntry, MedFedError(cause))
 
-    def _answer(self, request: Request) -> Reply:
+    def _admit(self, request: Request) -> Admitted | Reply:
         step, policy = installed_step(request.step), self.policy()
         self._check_addressed(request, step)
-        stored = self.memory.stored_reply(request)
-        facts = self._facts(request, step, repeated=stored)
-        admit(policy, request, step, facts)
+        with self.timings[Phase.CHECKPOINT]:
+            stored = self.memory.stored_reply(request)
+        with self.timings[Phase.DATA]:
+            patients = self.rows().table.patients(step.split(request.message))
+        with self.timings[Phase.GATE]:
+            facts = self._facts(request, patients, repeated=stored)
+            admit(policy, request, step, facts)
         if stored is not None:
             digest = describe_payload(stored.body).digest
-            self.ledger.append(RepeatEntry(request.run, request.round, request.call, step.name, digest))
+            with self.timings[Phase.LEDGER]:
+                self.ledger.append(RepeatEntry(request.run, request.round, request.call, step.name, digest))
             return stored
-        self.memory.settle(request.settled)
-        kept = self.memory.at(request.base)
-        session = SiteSession(self, request, kept, policy)
-        body = step.run(session, request.message)
-        check_release(policy, step, body, facts)
-        return self._release(request, step, body, session.changes)
+        return Admitted(request, step, facts, policy)
 
     def _check_addressed(self, request: Request, step: Step[Any, Any]) -> None:
         """Refuse what no honest coordinator sends; what a step reads depends on its message, so its type is exact."""
@@ -90,8 +145,17 @@ class SiteNode:
         if request.round < 0 or request.call < 0:
             raise Refused("rounds and calls are numbered from 0")
 
-    def _release(self, request: Request, step: Step[Any, Any], body: Message, changes: tuple[Message, ...]) -> Reply:
-        payload = describe_payload(body)
+    def _timed_run(self, admitted: Admitted, session: SiteSession) -> Message:
+        body: Message
+        with self.timings[phase_of(admitted.step)]:
+            body = admitted.step.run(session, admitted.request.message)
+        return body
+
+    def _release(self, admitted: Admitted, body: Message, session: SiteSession) -> Reply:
+        request, step = admitted.request, admitted.step
+        with self.timings[Phase.GATE]:
+            check_release(admitted.policy, step, body, admitted.facts)
+            payload = describe_payload(body)
         entry = ReleaseEntry(
             request.run,
             request.round,
@@ -103,19 +167,21 @@ class SiteNode:
             payload.bytes,
             IN_THE_CLEAR,
         )
-        self.ledger.append(entry)
-        return self.memory.record(request, body, changes, payload.bytes)
+        with self.timings[Phase.LEDGER]:
+            self.ledger.append(entry)
+        with self.timings[Phase.CHECKPOINT]:
+            return self.memory.record(request, body, session.changes, payload.bytes)
 
-    def _facts(self, request: Request, step: Step[Any, Any], *, repeated: Reply | None) -> Facts:
+    def _facts(self, request: Request, patients: int, *, repeated: Reply | None) -> Facts:
         """What the gate decides on; a repeated request does not count twice against the run's limits."""
-        again = len(encode(repeated.body)) if repeated else 0
+        again = fingerprint(repeated.body).bytes if repeated else 0
         return Facts(
             task_digest=self.digest,
             task_type=self.task.task_type,
             algorithm=self.task.federation.strategy.name,
             algorithm_steps=self.steps,
-            patients=self.table.patients(step.split(request.message)),
-            request_bytes=len(encode(request)),
+            patients=patients,
+            request_bytes=fingerprint(request.message).bytes,
             requests_so_far=self.memory.requests - (repeated is not None),
             released_bytes_so_far=self.memory.released_bytes - again,
         )
@@ -126,15 +192,19 @@ class SiteNode:
         try:
             self.ledger.append(kind(request.run, request.round, request.call, request.step, code, error.cause))
         except MedFedError:
-            self._log_trace()
+            self.log_trace()
         sentence = f"{error.cause} ({error.remedy})" if error.remedy else error.cause
         failure = Failure(error.code, sentence, request.step)
         self.memory.count_failure()
         return Reply(request.run, self.site, request.round, request.call, request.base, request.digest(), failure)
 
-    def _log_trace(self) -> None:
-        """Write the trace to the site's log; a log that cannot be written keeps no reply from leaving."""
-        if self.log is None:
-            return
-        with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{datetime.now(UTC).isoformat()}\n{traceback.format_exc()}\n")
+
+def phase_of(step: Step[Any, Any]) -> Phase:
+    """What a step's time is spent on, where no inner phase says otherwise."""
+    match step.run.__module__.split("."):
+        case ["medfed", "data", *_]:
+            return Phase.DATA
+        case ["medfed", "evaluate", *_]:
+            return Phase.EVALUATE
+        case _:
+            return Phase.TRAIN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,12 +120,13 @@ def _network(task: TaskSpec, encoding: Encoding) -> Network:
 
 def _encoding_of_site(folder: Path, site: str | None) -> Encoding:
     """The encoding with the mean and scale that a simulated site kept to itself (``standardize: site``)."""
-    from medfed.engine.memory import SiteMemory
+    from medfed.engine.store import RunStore
 
-    known = sorted(path.name for path in (folder / "sites").glob("*/"))
+    known = sorted(json.loads((folder / "results.json").read_text())["rows"])
     if site not in known:
         raise UserError(
             "every site standardised its rows by its own mean and scale",
             remedy=f"add --site to say whose the new rows are: {', '.join(known)}",
         )
-    return SiteMemory(folder / "sites" / str(site)).newest(Encoding)
+    with RunStore.open(folder / "sites" / "memory") as store:
+        return store.site(str(site)).newest(Encoding)

@@ -20,8 +20,8 @@ from medfed.core.disclosure import WITHHELD, releasable
 from medfed.core.errors import Refused
 from medfed.core.examples import Predictions, Split
 from medfed.core.messages import Message, Vector
-from medfed.core.protocols import Federation, SiteContext
-from medfed.core.steps import Release, Step, step
+from medfed.core.protocols import Federation, GradientTransform, SiteContext, SiteStack, Trained
+from medfed.core.steps import Release, Step, step, twin
 from medfed.data.encoding import Encoding
 from medfed.data.table import SiteTable
 from medfed.metrics import classification, regression
@@ -57,21 +57,50 @@ class Curve(Message, wire="evaluation.curve"):
     tpr: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class _Alone:
+    """One site as a SiteStack, so that a step is its twin over one site."""
+
+    site: SiteContext
+
+    @property
+    def sites(self) -> Sequence[SiteContext]:
+        return (self.site,)
+
+    def train(self, weights: Vector, transform: GradientTransform | None = None) -> Sequence[Trained]:
+        return (self.site.train(weights, transform),)
+
+    def predict(self, weights: Vector, split: Split) -> Sequence[Predictions]:
+        return (self.site.predict(weights, split),)
+
+
 @step(releases=Release.SUM)
 def class_sums(site: SiteContext, message: Candidate) -> ClassificationSums:
     """The site's contribution to the federated classification metrics."""
-    settings, classes = site.resource(TaskSpec).evaluation, _classes(site, message)
-    predictions, withheld = _contribution(site, message)
-    sums = classification.classification_sums(predictions, classes, settings.threshold, settings.bins)
-    return replace(sums, withheld=withheld)
+    return class_sums_of_stack(_Alone(site), message)[0]
+
+
+@twin(class_sums)
+def class_sums_of_stack(stack: SiteStack, message: Candidate) -> list[ClassificationSums]:
+    """:func:`class_sums` at several sites at once."""
+    settings = stack.sites[0].resource(TaskSpec).evaluation
+    predictions, withheld = _contributions(stack, message)
+    sums = classification.classification_sums_many(predictions, message.classes, settings.threshold, settings.bins)
+    return [replace(each, withheld=1) if hidden else each for each, hidden in zip(sums, withheld, strict=True)]
 
 
 @step(releases=Release.SUM)
 def value_sums(site: SiteContext, message: Candidate) -> RegressionSums:
     """The site's contribution to the federated regression metrics."""
-    _classes(site, message)
-    predictions, withheld = _contribution(site, message)
-    return replace(regression.regression_sums(predictions, message.center), withheld=withheld)
+    return value_sums_of_stack(_Alone(site), message)[0]
+
+
+@twin(value_sums)
+def value_sums_of_stack(stack: SiteStack, message: Candidate) -> list[RegressionSums]:
+    """:func:`value_sums` at several sites at once."""
+    predictions, withheld = _contributions(stack, message)
+    sums = regression.regression_sums_many(predictions, message.center)
+    return [replace(each, withheld=1) if hidden else each for each, hidden in zip(sums, withheld, strict=True)]
 
 
 @step(releases=Release.SITE)
@@ -81,15 +110,28 @@ def own_metrics(site: SiteContext, message: Candidate) -> Measures:
     All are withheld where the split has fewer patients than the policy's minimum count. Where a class has, those
     that look at one class are, for from recall, specificity and accuracy together a reader could compute its size.
     """
+    return own_metrics_of_stack(_Alone(site), message)[0]
+
+
+@twin(own_metrics)
+def own_metrics_of_stack(stack: SiteStack, message: Candidate) -> list[Measures]:
+    """:func:`own_metrics` of several sites at once."""
+    _check_classes(stack.sites, message)
+    predictions = stack.predict(message.weights, message.split)
+    if message.classes:
+        threshold = stack.sites[0].resource(TaskSpec).evaluation.threshold
+        measured = classification.measure_many(predictions, message.classes, threshold)
+    else:
+        measured = regression.measure_many(predictions)
+    return [_released(site, message, found) for site, found in zip(stack.sites, measured, strict=True)]
+
+
+def _released(site: SiteContext, message: Candidate, measured: Measures) -> Measures:
+    """What the site releases of its own metrics (see :func:`own_metrics`)."""
     table, minimum = site.resource(SiteTable), site.resource(Policy).minimum_count
-    classes = _classes(site, message)
     if not releasable(table.patients(message.split), minimum):
-        return _withheld(classes)
-    predictions = site.predict(message.weights, message.split)
-    if not classes:
-        return regression.measure(predictions)
-    measured = classification.measure(predictions, classes, site.resource(TaskSpec).evaluation.threshold)
-    if all(releasable(patients, minimum) for patients in _patients_by_class(table, message.split)):
+        return _withheld(message.classes)
+    if not message.classes or all(releasable(n, minimum) for n in _patients_by_class(table, message.split)):
         return measured
     return Measures(tuple(_hidden(m) if m.metric in classification.BY_CLASS else m for m in measured.measures))
 
@@ -97,50 +139,69 @@ def own_metrics(site: SiteContext, message: Candidate) -> Measures:
 @step(releases=Release.SITE)
 def own_curve(site: SiteContext, message: Candidate) -> Curve:
     """The site's ROC curve over score bins; empty where a class has fewer patients than the minimum count, or none."""
-    table, minimum = site.resource(SiteTable), site.resource(Policy).minimum_count
-    patients = _patients_by_class(table, message.split)
-    if len(patients) < 2 or min(patients) < minimum:
-        return Curve(np.empty(0), np.empty(0))
-    predictions = site.predict(message.weights, message.split)
-    sums = classification.classification_sums(predictions, _classes(site, message), 0.5, bins=50)
-    return Curve(*roc_from_histogram(*sums.histogram[0]))
+    return own_curve_of_stack(_Alone(site), message)[0]
 
 
-def _classes(site: SiteContext, message: Candidate) -> int:
-    """The number of classes, which the site knows itself. Raises Refused where the message says another."""
-    encoding = site.recall(Encoding)
-    if encoding is None or len(encoding.classes) != message.classes:
-        raise Refused("the message names another number of classes than the task has here")
-    return message.classes
+@twin(own_curve)
+def own_curve_of_stack(stack: SiteStack, message: Candidate) -> list[Curve]:
+    """:func:`own_curve` of several sites at once."""
+    _check_classes(stack.sites, message)
+    predictions = stack.predict(message.weights, message.split)
+    sums = classification.classification_sums_many(predictions, message.classes, 0.5, bins=50)
+    return [
+        Curve(*roc_from_histogram(*each.histogram[0]))
+        if _shows_curve(site, message)
+        else Curve(np.empty(0), np.empty(0))
+        for site, each in zip(stack.sites, sums, strict=True)
+    ]
 
 
-def _contribution(site: SiteContext, message: Candidate) -> tuple[Predictions, int]:
-    """The predictions that count in a total, and whether (1 or 0) they are withheld for want of patients."""
-    predictions = site.predict(message.weights, message.split)
-    patients = site.resource(SiteTable).patients(message.split)
-    if releasable(patients, site.resource(Policy).minimum_count):
-        return predictions, 0
-    return Predictions(predictions.scores[:0], predictions.targets[:0]), 1
+def _shows_curve(site: SiteContext, message: Candidate) -> bool:
+    patients = _patients_by_class(site.resource(SiteTable), message.split)
+    return len(patients) > 1 and min(patients) >= site.resource(Policy).minimum_count
+
+
+def _check_classes(sites: Sequence[SiteContext], message: Candidate) -> None:
+    """Raise Refused where the message says another number of classes than a site knows itself."""
+    for site in sites:
+        encoding = site.recall(Encoding)
+        if encoding is None or len(encoding.classes) != message.classes:
+            raise Refused("the message names another number of classes than the task has here")
+
+
+def _contributions(stack: SiteStack, message: Candidate) -> tuple[list[Predictions], list[bool]]:
+    """The predictions that count in a total, and where they are withheld for want of patients: none are left then."""
+    _check_classes(stack.sites, message)
+    predictions = stack.predict(message.weights, message.split)
+    withheld = [
+        not releasable(site.resource(SiteTable).patients(message.split), site.resource(Policy).minimum_count)
+        for site in stack.sites
+    ]
+    kept = [
+        Predictions(each.scores[:0], each.targets[:0]) if hidden else each
+        for each, hidden in zip(predictions, withheld, strict=True)
+    ]
+    return kept, withheld
 
 
 STEPS: tuple[Step[Any, Any], ...] = (class_sums, value_sums, own_metrics, own_curve)
 
 
-def evaluate(fed: Federation, candidates: Mapping[str, Candidate]) -> dict[str, Measures]:
-    """The metrics by site, and under ``federated`` those of all; ``candidates`` names a model for each site.
+def evaluate(fed: Federation, candidates: Mapping[str, Candidate], *, own: bool = True) -> dict[str, Measures]:
+    """The metrics by site, if ``own``, and under ``federated`` those of all; ``candidates`` names each site's model.
 
     A site whose policy refuses its own metrics is listed with ``withheld`` in place of values, and so is the
     federation where policies leave fewer sites than the quorum.
     """
     sites = tuple(candidates)
     classes = {candidate.classes for candidate in candidates.values()}.pop()
-    measured = fed.ask(own_metrics, candidates, sites=sites)
+    measured = fed.ask(own_metrics, candidates, sites=sites) if own else {}
     withheld = _withheld(classes)
     try:
         total = _class_total(fed, candidates) if classes else _value_total(fed, candidates)
     except Refused:
         total = withheld
-    return {**{site: measured.get(site, withheld) for site in sites}, FEDERATED: total}
+    return {**{site: measured.get(site, withheld) for site in sites if own}, FEDERATED: total}
 
 
 def _class_total(fed: Federation, candidates: Mapping[str, Candidate]) -> Measures:
@@ -167,16 +228,17 @@ def _hidden(measure: Measure) -> Measure:
 
 def _patients_by_class(table: SiteTable, split: Split) -> list[int]:
     """The number of patients of each class that occurs in a split."""
-    occurring = set(table.targets[table.mask(split)].tolist())
-    return [tally.patients for tally in table.class_tallies(occurring, split).values()]
+    return [tally.patients for tally in table.occurring_classes(split).values()]
 
 
-def curves(fed: Federation, candidates: Mapping[str, Candidate], classes: int) -> dict[str, Curve]:
-    """ROC curves of a two-class model: each site's as it releases it, and the federated one where policies allow it."""
+def curves(fed: Federation, candidates: Mapping[str, Candidate], classes: int, *, own: bool = True) -> dict[str, Curve]:
+    """ROC curves of a two-class model: each site's as it releases it, if ``own``, and the federated one where policies
+    allow it."""
     if classes != 2:
         return {}
     sites: Sequence[str] = tuple(candidates)
-    shown = {site: curve for site, curve in fed.ask(own_curve, candidates, sites=sites).items() if len(curve.fpr)}
+    asked = fed.ask(own_curve, candidates, sites=sites) if own else {}
+    shown = {site: curve for site, curve in asked.items() if len(curve.fpr)}
     with contextlib.suppress(Refused):
         negatives, positives = fed.sum(class_sums, candidates, sites=sites).histogram[0]
         if negatives.sum() and positives.sum():

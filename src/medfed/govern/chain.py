@@ -38,7 +38,8 @@ class Chain:
     """A party's ledger as far as it was followed.
 
     previous: the leaf hash of the last line, in hex. heads: all signed heads, in order; heads_reached: how
-    many of them were reached and agreed; vouched: the size of the last of these.
+    many of them were reached and agreed; vouched: the size of the last of these. acted: whether there are entries
+    other than witnessed heads after it.
     """
 
     party: str
@@ -50,6 +51,7 @@ class Chain:
     witnessed: list[Witnessed] = field(default_factory=list)
     vouched: int = 0
     heads_reached: int = 0
+    acted: bool = False
 
     def follow(self, line: bytes) -> None:
         """Check that a line continues the chain. Raises LedgerError."""
@@ -62,6 +64,8 @@ class Chain:
         self._check_run(recorded.entry, index)
         if isinstance(recorded.entry, WitnessEntry):
             self.witnessed.append(Witnessed(index, recorded.entry))
+        else:
+            self.acted = True
         leaf = leaf_hash(line)
         self.tree.append(leaf)
         self.previous = leaf.hex()
@@ -80,6 +84,7 @@ class Chain:
                     where=self.party,
                 )
             self.vouched = head.size
+            self.acted = False
             self.heads_reached += 1
 
     def check_complete(self) -> None:

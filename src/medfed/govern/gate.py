@@ -6,17 +6,16 @@ never a count of patients nor any value.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from medfed.core.codec import encode
+from medfed.core.codec import fingerprint
 from medfed.core.disclosure import releasable
 from medfed.core.errors import DataError, RefusalReason, Refused
-from medfed.core.messages import Message, out_of_bounds
+from medfed.core.messages import Message, field_names, out_of_bounds
 from medfed.core.steps import Release, Step
 from medfed.core.wire import Request
 from medfed.spec.policy import Policy
@@ -72,14 +71,14 @@ def check_release(policy: Policy, step: Step[Any, Any], reply: Message, facts: F
             remedy="lower the learning rate, standardise the columns, or look for extreme values in the data",
         )
     limit = policy.limits.released_bytes
-    if limit is not None and facts.released_bytes_so_far + len(encode(reply)) > limit:
+    if limit is not None and facts.released_bytes_so_far + fingerprint(reply).bytes > limit:
         raise _over_limit("released_bytes", limit, RefusalReason.RELEASED_BYTES)
 
 
 def describe_payload(message: Message) -> Payload:
     """What a message consists of, without any of its values: ``weights float32[14]``, ``rows int``."""
-    encoded = encode(message)
-    return Payload(tuple(_shapes(message)), len(encoded), hashlib.sha256(encoded).hexdigest())
+    known = fingerprint(message)
+    return Payload(tuple(_shapes(message)), known.bytes, known.sha256)
 
 
 def _check_task(policy: Policy, request: Request, facts: Facts) -> None:
@@ -135,8 +134,8 @@ def _over_limit(key: str, limit: int, reason: RefusalReason) -> Refused:
 
 
 def _shapes(message: Message, prefix: str = "") -> Iterator[str]:
-    for field in fields(message):  # type: ignore[arg-type]
-        name, value = f"{prefix}{field.name}", getattr(message, field.name)
+    for field in field_names(type(message)):
+        name, value = f"{prefix}{field}", getattr(message, field)
         if isinstance(value, Message):
             yield from _shapes(value, f"{name}.")
         elif isinstance(value, np.ndarray):

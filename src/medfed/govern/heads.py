@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from medfed.core.messages import Message
 from medfed.govern.entries import canonical, expect, now, parse_object
@@ -51,7 +51,7 @@ def _signed_bytes(party: str, size: int, root: str, round_: int, time: str) -> b
 
 def encode_head(head: Head) -> bytes:
     """The head's line in ``<party>.heads.jsonl``, without its newline."""
-    return canonical(asdict(head))
+    return canonical({name: getattr(head, name) for name in _TYPES})
 
 
 def decode_head(line: bytes) -> Head:

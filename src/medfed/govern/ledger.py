@@ -1,133 +1,116 @@
-"""A party's append-only ledger: ``<party>.jsonl`` and its signed heads, ``<party>.heads.jsonl``.
+"""The parties' append-only ledgers: ``<party>.jsonl`` and its signed heads, ``<party>.heads.jsonl``.
 
 No ledger, no release: whatever keeps an entry from being written raises Refused.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import NoReturn
 
 from medfed.core.errors import RefusalReason, Refused, UserError
-from medfed.core.files import sync_folder
 from medfed.govern.chain import Chain, follow_ledger, heads_path, ledger_path
 from medfed.govern.entries import ClosedEntry, Entry, Recorded, ResumedEntry, WitnessEntry, encode_entry, now
 from medfed.govern.heads import Head, encode_head
 from medfed.govern.keys import SigningKey
+from medfed.govern.lines import AppendFolder, LineFile
 from medfed.govern.merkle import leaf_hash
 
+_LOCK = ".lock"
 
-@dataclass
-class _LineFile:
-    """A file open for appending whole lines, by one process only; a line that fails leaves it as it was.
 
-    Opening raises BlockingIOError where another has it open; one that ends or is killed lets go of it.
+class LedgerFolder:
+    """The ledgers of one run's parties, written by one process and the workers that it forks.
+
+    Nobody else can open the folder until all of these have closed it, ended or been killed. Each ledger is for the
+    process that asked for it. Usable as a context manager.
     """
 
-    path: Path
-    durable: bool
+    def __init__(self, files: AppendFolder, key: SigningKey, lock: int) -> None:
+        self._files = files
+        self._key = key
+        self._verify_key = key.verify_key
+        self._lock = lock
+        self._parties: set[str] = set()
 
-    def __post_init__(self) -> None:
-        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    @classmethod
+    def open(cls, path: Path, key: SigningKey, *, durable: bool) -> LedgerFolder:
+        """Make the folder, or go on with it; ``key`` signs every party's heads.
+
+        durable: an entry is on the disk before :meth:`Ledger.append` returns. Raises Refused where the folder
+        cannot be written or is in use.
+        """
+        lock = -1
         try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.end = os.lseek(self.descriptor, 0, os.SEEK_END)
-        except OSError:
-            self.close()
-            raise
+            path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if lock >= 0:
+                os.close(lock)
+            if isinstance(error, BlockingIOError):
+                raise _in_use(str(path)) from error
+            _refuse(error, str(path))
+        return cls(AppendFolder(path, durable=durable), key, lock)
 
-    def append(self, line: bytes) -> None:
-        """Write the line and its newline, at once and whole. Raises OSError; then nothing was added."""
-        rest = line + b"\n"
-        end = self.end + len(rest)
+    def ledger(self, party: str) -> Ledger:
+        """Begin a party's ledger, or go on with it after checking its chain and its heads.
+
+        Going on cuts off a line that a kill left unfinished and appends a ``resumed`` entry. Raises LedgerError
+        where an existing ledger does not verify, Refused where it cannot be read or written or was asked for
+        before, UserError for an impossible party name.
+        """
+        if not party or party.startswith(".") or "/" in party or party.endswith(".heads"):
+            raise UserError(f"{party!r} cannot be a party's name", remedy="rename the site")
+        if party in self._parties:
+            raise _in_use(party)
+        folder = self._files.path
         try:
-            self._cut_remains()
-            while rest:
-                rest = rest[os.write(self.descriptor, rest) :]
-            if self.durable:
-                os.fsync(self.descriptor)
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._cut_remains()
-            raise
-        self.end = end
-
-    def _cut_remains(self) -> None:
-        """Cut off what a failed line left behind."""
-        if os.lseek(self.descriptor, 0, os.SEEK_END) != self.end:
-            os.ftruncate(self.descriptor, self.end)
-
-    def cut_torn_line(self) -> int:
-        """Cut off an unfinished last line; returns its bytes."""
-        torn = 0
-        with self.path.open("rb") as file:
-            for line in file:
-                torn = 0 if line.endswith(b"\n") else len(line)
-        self.end -= torn
-        self._cut_remains()
-        return torn
+            entries = LineFile.existing(self._files, ledger_path(folder, party).name)
+            heads = LineFile.existing(self._files, heads_path(folder, party).name)
+            cut = entries.cut_torn_line() + heads.cut_torn_line()
+        except OSError as error:
+            _refuse(error, party)
+        chain = follow_ledger(folder, party, self._verify_key) if entries.end or heads.end else Chain(party, [])
+        ledger = Ledger(chain, self._key, entries, heads)
+        if ledger.size or cut:
+            ledger.append(ResumedEntry(cut))
+        self._parties.add(party)
+        return ledger
 
     def close(self) -> None:
-        """Give the file back; a second call does nothing."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        """Give the files back as they are: the run may go on later. A second call does nothing."""
+        self._files.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> LedgerFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Ledger:
-    """One party's ledger, open for appending by one process at a time.
+    """One party's ledger, for appending; :meth:`LedgerFolder.ledger` opens it.
 
-    Usable as a context manager, which gives the files back without closing the run's record.
+    acted: whether it has entries other than witnessed heads since its last signed head.
     """
 
-    def __init__(self, chain: Chain, key: SigningKey, entries: _LineFile, heads: _LineFile) -> None:
+    __slots__ = ("_entries", "_heads", "_key", "_previous", "_round", "_tree", "acted", "party")
+
+    def __init__(self, chain: Chain, key: SigningKey, entries: LineFile, heads: LineFile) -> None:
         self.party = chain.party
+        self.acted = chain.acted
         self._key = key
         self._tree = chain.tree
         self._previous = chain.previous
         self._round = chain.heads[-1].round if chain.heads else 0
         self._entries = entries
         self._heads = heads
-
-    @classmethod
-    def open(cls, folder: Path, party: str, key: SigningKey, *, durable: bool) -> Ledger:
-        """Begin a ledger, or go on with one after checking its chain and its heads.
-
-        Going on cuts off a line that a kill left unfinished and appends a ``resumed`` entry. durable: an
-        entry is on the disk before :meth:`append` returns. Raises LedgerError where an existing ledger does
-        not verify, Refused where it cannot be written or is in use, UserError for an impossible party name.
-        """
-        if not party or party.startswith(".") or "/" in party or party.endswith(".heads"):
-            raise UserError(f"{party!r} cannot be a party's name", remedy="rename the site")
-        with contextlib.ExitStack() as undo:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                entries = _LineFile(ledger_path(folder, party), durable)
-                undo.callback(entries.close)
-                heads = _LineFile(heads_path(folder, party), durable)
-                undo.callback(heads.close)
-                cut = entries.cut_torn_line() + heads.cut_torn_line()
-                if durable:
-                    sync_folder(folder)
-            except BlockingIOError as error:
-                raise Refused(
-                    "its ledger is in use by another run of MedFed",
-                    where=party,
-                    reason=RefusalReason.LEDGER,
-                    remedy="wait for the other run to end, or end it",
-                ) from error
-            except OSError as error:
-                _refuse(error, party)
-            ledger = cls(follow_ledger(folder, party, key.verify_key), key, entries, heads)
-            if ledger.size or cut:
-                ledger.append(ResumedEntry(cut))
-            undo.pop_all()
-        return ledger
 
     @property
     def size(self) -> int:
@@ -145,6 +128,7 @@ class Ledger:
         leaf = leaf_hash(line)
         self._tree.append(leaf)
         self._previous = leaf.hex()
+        self.acted = self.acted or not isinstance(entry, WitnessEntry)
         return index
 
     def sign_head(self, round: int) -> Head:  # noqa: A002
@@ -155,6 +139,7 @@ class Ledger:
         except OSError as error:
             _refuse(error, self.party)
         self._round = round
+        self.acted = False
         return head
 
     def witness(self, head: Head, party: str, run: str) -> int:
@@ -162,24 +147,18 @@ class Ledger:
         return self.append(WitnessEntry(run, head.round, party, head.size, head.root))
 
     def close(self, run: str, status: str) -> Head:
-        """Record how the run ended, sign that, and give the files back."""
+        """Record how the run ended, and sign that."""
         self.append(ClosedEntry(run, status))
-        head = self.sign_head(self._round)
-        self.detach()
-        return head
+        return self.sign_head(self._round)
 
-    def detach(self) -> None:
-        """Give the files back as they are: the run may go on later."""
-        self._entries.close()
-        self._heads.close()
 
-    def __enter__(self) -> Ledger:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.detach()
+def _in_use(where: str) -> Refused:
+    return Refused(
+        "its ledger is in use by another run of MedFed",
+        where=where,
+        reason=RefusalReason.LEDGER,
+        remedy="wait for the other run to end, or end it",
+    )
 
 
 def _refuse(error: OSError, party: str) -> NoReturn:

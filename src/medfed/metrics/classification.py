@@ -6,15 +6,19 @@ predicted, and recall, specificity and AUC are one-against-rest means over the c
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medfed.core.errors import MedFedError
 from medfed.core.examples import Predictions
 from medfed.core.messages import Counts, Message, adds
-from medfed.metrics.auc import auc_from_histogram, auc_from_scores
+from medfed.metrics.auc import areas_from_scores, auc_from_histogram
 from medfed.metrics.measure import Measure, Measures, ratio, without
+from medfed.metrics.segments import Segments, joined
 
 METRICS = ("loss", "accuracy", "auc", "recall", "specificity", "brier")
 
@@ -43,35 +47,45 @@ class ClassificationSums(Message, wire="metrics.classification_sums"):
 
 
 def classification_sums(predictions: Predictions, classes: int, threshold: float, bins: int) -> ClassificationSums:
-    """The sums of one site's predictions."""
-    scores, targets = predictions.scores, predictions.targets.astype(np.int64)
-    probabilities = class_probabilities(scores)
-    of_truth = probabilities[np.arange(len(targets)), targets]
-    predicted = (scores >= threshold).astype(np.int64) if scores.ndim == 1 else scores.argmax(1)
-    confusion = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion, (targets, predicted), 1)
-    return ClassificationSums(
-        loss=float(-np.log(of_truth.clip(_PROBABILITY_FLOOR, 1.0)).sum()),
-        brier=_brier(scores, targets),
-        confusion=confusion,
-        histogram=np.stack([_histogram(score, targets == k, bins) for k, score in one_against_rest(scores)]),
-        withheld=0,
-    )
+    """The sums of one site's predictions. Raises MedFedError for scores that are no probabilities."""
+    return classification_sums_many([predictions], classes, threshold, bins)[0]
+
+
+def classification_sums_many(
+    several: Sequence[Predictions], classes: int, threshold: float, bins: int
+) -> list[ClassificationSums]:
+    """:func:`classification_sums` of each of several sites, in one pass."""
+    rows, segments = joined(several)
+    found = _totals(rows, segments, classes, threshold)
+    histogram = _histograms(rows, segments, bins)
+    return [
+        ClassificationSums(loss, brier, confusion, counts, 0)
+        for loss, brier, confusion, counts in zip(
+            found.loss.tolist(), found.brier.tolist(), found.confusion, histogram, strict=True
+        )
+    ]
 
 
 def summarize(sums: ClassificationSums) -> Measures:
     """The metrics of a total; the AUC comes from the histogram and states the bound of its error."""
     areas = [auc_from_histogram(h[0], h[1]) for h in sums.histogram]
-    return without(sums.withheld, _measures(sums, _mean_area(areas, int(sums.confusion.sum()))))
+    area = np.array([[np.nan if area is None else area for area, _ in areas]])
+    totals = _Totals(np.array([sums.loss]), np.array([sums.brier]), sums.confusion[None])
+    (measured,) = _measures(totals, area, np.array([[error for _, error in areas]]))
+    return without(sums.withheld, measured)
 
 
 def measure(predictions: Predictions, classes: int, threshold: float) -> Measures:
     """The metrics of one site's predictions; the AUC is exact."""
-    sums = classification_sums(predictions, classes, threshold, bins=1)
-    areas = [
-        (auc_from_scores(score, predictions.targets == k), 0.0) for k, score in one_against_rest(predictions.scores)
-    ]
-    return _measures(sums, _mean_area(areas, len(predictions)))
+    return measure_many([predictions], classes, threshold)[0]
+
+
+def measure_many(several: Sequence[Predictions], classes: int, threshold: float) -> list[Measures]:
+    """:func:`measure` of each of several sites, in one pass."""
+    rows, segments = joined(several)
+    areas = [areas_from_scores(score, rows.targets == k, segments) for k, score in one_against_rest(rows.scores)]
+    area = np.stack(areas, axis=1)
+    return _measures(_totals(rows, segments, classes, threshold), area, np.zeros_like(area))
 
 
 def class_probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -84,44 +98,96 @@ def one_against_rest(scores: NDArray[np.float64]) -> list[tuple[int, NDArray[np.
     return [(1, scores)] if scores.ndim == 1 else [(k, scores[:, k]) for k in range(scores.shape[1])]
 
 
-def _brier(scores: NDArray[np.float64], targets: NDArray[np.int64]) -> float:
+@dataclass(frozen=True, eq=False)
+class _Totals:
+    """Of each of S sites: loss and brier (S,), confusion (S, C, C), as in :class:`ClassificationSums`."""
+
+    loss: NDArray[np.float64]
+    brier: NDArray[np.float64]
+    confusion: Counts
+
+
+def _totals(rows: Predictions, segments: Segments, classes: int, threshold: float) -> _Totals:
+    scores, targets = rows.scores, rows.targets.astype(np.int64)
+    if not (scores >= 0).all():
+        raise MedFedError("the model gives scores that are no probabilities", remedy="lower the learning rate")
     if scores.ndim == 1:
-        return float(((scores - targets) ** 2).sum())
-    return float(((scores - np.eye(scores.shape[1])[targets]) ** 2).sum())
-
-
-def _histogram(score: NDArray[np.float64], positive: NDArray[np.bool_], bins: int) -> NDArray[np.int64]:
-    index = np.minimum((score * bins).astype(np.int64), bins - 1)
-    return np.stack([np.bincount(index[mask], minlength=bins) for mask in (~positive, positive)]).astype(np.int64)
-
-
-def _mean_area(areas: list[tuple[float | None, float]], n: int) -> Measure:
-    existing = [(area, error) for area, error in areas if area is not None]
-    if not existing:
-        return Measure("auc", None, n, reason="no rows" if n == 0 else "one class only")
-    values, errors = np.array(existing).mean(0)
-    return Measure("auc", float(values), n, error=float(errors) or None)
-
-
-def _measures(sums: ClassificationSums, auc: Measure) -> Measures:
-    confusion, n = sums.confusion, int(sums.confusion.sum())
-    truth, hits = confusion.sum(1), np.diag(confusion)
-    rejected = n - truth - confusion.sum(0) + hits
-    chosen = [1] if len(confusion) == 2 else list(range(len(confusion)))
-    return Measures(
-        (
-            ratio("loss", sums.loss, n, n, "no rows"),
-            ratio("accuracy", float(hits.sum()), n, n, "no rows"),
-            auc,
-            _macro("recall", hits[chosen], truth[chosen], n, "no row of the positive class"),
-            _macro("specificity", rejected[chosen], (n - truth)[chosen], n, "no row of the negative class"),
-            ratio("brier", sums.brier, n, n, "no rows"),
-        )
+        of_truth = np.where(targets == 1, scores, 1.0 - scores)
+        predicted = (scores >= threshold).astype(np.int64)
+        squares = (scores - targets) ** 2
+    else:
+        of_truth = scores[np.arange(len(targets)), targets]
+        predicted = scores.argmax(1)
+        squares = ((scores - np.eye(scores.shape[1])[targets]) ** 2).sum(1)
+    cells = (segments.site * classes + targets) * classes + predicted
+    sites = len(segments.lengths)
+    return _Totals(
+        loss=segments.sums(-np.log(of_truth.clip(_PROBABILITY_FLOOR, 1.0))),
+        brier=segments.sums(squares),
+        confusion=np.bincount(cells, minlength=sites * classes**2).reshape(sites, classes, classes),
     )
 
 
-def _macro(metric: str, hits: NDArray[np.int64], of: NDArray[np.int64], n: int, reason: str) -> Measure:
+def _histograms(rows: Predictions, segments: Segments, bins: int) -> Counts:
+    """Of each of S sites, (S, K, 2, bins), as in :class:`ClassificationSums`."""
+    scores = rows.scores[:, None] if rows.scores.ndim == 1 else rows.scores
+    sites, counted = len(segments.lengths), scores.shape[1]
+    classes = np.array([1]) if counted == 1 else np.arange(counted)
+    owner = segments.site[:, None] * counted + np.arange(counted)
+    index = np.minimum((scores * bins).astype(np.int64), bins - 1)
+    cells = (owner * 2 + (rows.targets[:, None] == classes)) * bins + index
+    shape = (sites, counted, 2, bins)
+    return np.bincount(cells.ravel(), minlength=math.prod(shape)).reshape(shape)
+
+
+def _measures(totals: _Totals, area: NDArray[np.float64], error: NDArray[np.float64]) -> list[Measures]:
+    """The metrics of S sites from their totals, and from each one's areas (S, K), NaN where there is none."""
+    confusion = totals.confusion
+    truth, hits = confusion.sum(2), np.diagonal(confusion, axis1=1, axis2=2)
+    n = truth.sum(1)
+    rest = n[:, None] - truth
+    rejected = rest - confusion.sum(1) + hits
+    chosen = slice(1, 2) if confusion.shape[1] == 2 else slice(None)
+    exists = ~np.isnan(area)
+    columns = (
+        n.tolist(),
+        totals.loss.tolist(),
+        hits.sum(1).tolist(),
+        _mean_where(exists, area).tolist(),
+        _mean_where(exists, error).tolist(),
+        _mean_ratio(hits[:, chosen], truth[:, chosen]).tolist(),
+        _mean_ratio(rejected[:, chosen], rest[:, chosen]).tolist(),
+        totals.brier.tolist(),
+    )
+    return [
+        Measures(
+            (
+                ratio("loss", loss, rows, rows, "no rows"),
+                ratio("accuracy", hit, rows, rows, "no rows"),
+                _known("auc", auc, rows, "one class only" if rows else "no rows", bound or None),
+                _known("recall", recall, rows, "no row of the positive class"),
+                _known("specificity", specificity, rows, "no row of the negative class"),
+                ratio("brier", brier, rows, rows, "no rows"),
+            )
+        )
+        for rows, loss, hit, auc, bound, recall, specificity, brier in zip(*columns, strict=True)
+    ]
+
+
+def _mean_where(exists: NDArray[np.bool_], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean of each row's existing values, NaN where none exists."""
+    count = exists.sum(1)
+    means = np.full(len(count), np.nan)
+    np.divide(np.where(exists, values, 0.0).sum(1), count, out=means, where=count > 0)
+    return means
+
+
+def _mean_ratio(hits: Counts, of: Counts) -> NDArray[np.float64]:
+    """The mean of ``hits / of`` over the classes that occur, NaN where none does."""
     occurs = of > 0
-    if not occurs.any():
-        return Measure(metric, None, n, reason=reason)
-    return Measure(metric, float((hits[occurs] / of[occurs]).mean()), n)
+    return _mean_where(occurs, np.divide(hits, of, out=np.zeros(of.shape), where=occurs))
+
+
+def _known(metric: str, value: float, n: int, reason: str, error: float | None = None) -> Measure:
+    """A measure, or the reason why there is none where the value is NaN."""
+    return Measure(metric, None, n, reason=reason) if math.isnan(value) else Measure(metric, value, n, error=error)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from medfed.core.examples import Predictions
 from medfed.core.messages import Message, adds
 from medfed.metrics.measure import Measure, Measures, ratio, without
+from medfed.metrics.segments import Segments, joined
 
 METRICS = ("loss", "rmse", "r2")
 
@@ -32,15 +37,13 @@ class RegressionSums(Message, wire="metrics.regression_sums"):
 
 def regression_sums(predictions: Predictions, center: float) -> RegressionSums:
     """The sums of one site's predictions."""
-    targets = predictions.targets.astype(float)
-    residuals, centred = targets - predictions.scores, targets - center
-    return RegressionSums(
-        rows=len(predictions),
-        squared_error=float(residuals @ residuals),
-        first=float(centred.sum()),
-        second=float(centred @ centred),
-        withheld=0,
-    )
+    return regression_sums_many([predictions], center)[0]
+
+
+def regression_sums_many(several: Sequence[Predictions], center: float) -> list[RegressionSums]:
+    """:func:`regression_sums` of each of several sites, in one pass."""
+    rows, segments = joined(several)
+    return _sums(rows, segments, np.full(len(several), center))
 
 
 def summarize(sums: RegressionSums) -> Measures:
@@ -59,5 +62,24 @@ def summarize(sums: RegressionSums) -> Measures:
 
 def measure(predictions: Predictions) -> Measures:
     """The metrics of one site's predictions."""
-    center = float(predictions.targets.mean()) if len(predictions) else 0.0
-    return summarize(regression_sums(predictions, center))
+    return measure_many([predictions])[0]
+
+
+def measure_many(several: Sequence[Predictions]) -> list[Measures]:
+    """:func:`measure` of each of several sites, in one pass."""
+    rows, segments = joined(several)
+    means = segments.sums(rows.targets.astype(float)) / np.maximum(segments.lengths, 1)
+    return [summarize(sums) for sums in _sums(rows, segments, means)]
+
+
+def _sums(rows: Predictions, segments: Segments, centers: NDArray[np.float64]) -> list[RegressionSums]:
+    """The sums of each site about its own center."""
+    targets = rows.targets.astype(float)
+    centred = targets - centers[segments.site]
+    columns = (
+        segments.lengths.tolist(),
+        segments.sums((targets - rows.scores) ** 2).tolist(),
+        segments.sums(centred).tolist(),
+        segments.sums(centred**2).tolist(),
+    )
+    return [RegressionSums(*each, withheld=0) for each in zip(*columns, strict=True)]

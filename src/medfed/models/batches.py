@@ -19,6 +19,19 @@ class Position(Message, wire="training.position"):
     offset: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class BatchTable:
+    """Several batches of one site at once.
+
+    index: row indices, shape (updates, size); beyond the rows of a smaller batch they are 0. counts: the rows of each
+    batch, shape (updates,). after: the position after the last batch.
+    """
+
+    index: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    after: Position
+
+
 def batches(
     rows: int, size: int, start: Position, generator: Callable[[int], np.random.Generator]
 ) -> Iterator[tuple[NDArray[np.int64], Position]]:
@@ -29,7 +42,7 @@ def batches(
     """
     epoch, offset = start.epoch, start.offset
     while True:
-        order = np.arange(rows) if size >= rows else generator(epoch).permutation(rows)
+        order = _order(rows, size, generator, epoch)
         while offset < rows:
             batch = order[offset : offset + size]
             offset += len(batch)
@@ -37,6 +50,33 @@ def batches(
         epoch, offset = epoch + 1, 0
 
 
+def batch_table(
+    rows: int, size: int, start: Position, generator: Callable[[int], np.random.Generator], updates: int
+) -> BatchTable:
+    """The first ``updates`` of :func:`batches` in one table."""
+    index = np.zeros((updates, size), np.int64)
+    counts = np.empty(updates, np.int64)
+    counts.fill(size)
+    epoch, offset, filled = start.epoch, start.offset, 0
+    while filled < updates:
+        visited = _order(rows, size, generator, epoch)[offset : offset + (updates - filled) * size]
+        whole, rest = divmod(len(visited), size)
+        index[filled : filled + whole] = visited[: whole * size].reshape(whole, size)
+        filled += whole
+        if rest:
+            index[filled, :rest] = visited[whole * size :]
+            counts[filled] = rest
+            filled += 1
+        offset += len(visited)
+        if offset >= rows:
+            epoch, offset = epoch + 1, 0
+    return BatchTable(index, counts, Position(epoch, offset))
+
+
 def updates_per_epoch(rows: int, size: int) -> int:
     """The number of batches that visit every row once."""
     return -(-rows // size)
+
+
+def _order(rows: int, size: int, generator: Callable[[int], np.random.Generator], epoch: int) -> NDArray[np.int64]:
+    return np.arange(rows) if size >= rows else generator(epoch).permutation(rows)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medfed.core.examples import Examples
 from medfed.spec.task import FederationSpec
@@ -43,20 +44,26 @@ def cross_entropy(weights: torch.Tensor | None) -> Loss:
     return loss
 
 
-def local_loss(task_type: str, federation: FederationSpec, examples: Examples, classes: int) -> Loss:
-    """The loss of a site: squared error, or cross-entropy under the task's class weights.
+def class_weights(federation: FederationSpec, examples: Examples, classes: int) -> NDArray[np.float32] | None:
+    """The task's class weights at a site, shape (C,), or None where all count alike.
 
     ``balanced`` weighs class c by n / (C · n_c) of the site's own training rows.
     """
+    match federation.class_weights:
+        case "none":
+            return None
+        case "balanced":
+            counts = np.bincount(examples.targets, minlength=classes)
+            return (len(examples) / (classes * counts.clip(1))).astype(np.float32)
+        case declared:
+            return np.array(declared, np.float32)
+
+
+def local_loss(task_type: str, federation: FederationSpec, examples: Examples, classes: int) -> Loss:
+    """The loss of a site: squared error, or cross-entropy under the task's class weights."""
     import torch
 
     if task_type == "regression":
         return squared_error
-    match federation.class_weights:
-        case "none":
-            return cross_entropy(None)
-        case "balanced":
-            counts = np.bincount(examples.targets, minlength=classes)
-            return cross_entropy(torch.from_numpy((len(examples) / (classes * counts.clip(1))).astype(np.float32)))
-        case declared:
-            return cross_entropy(torch.tensor(declared, dtype=torch.float32))
+    weights = class_weights(federation, examples, classes)
+    return cross_entropy(None if weights is None else torch.from_numpy(weights))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,30 +18,83 @@ if TYPE_CHECKING:
 class Network:
     """A ``torch.nn.Module`` over one flat float32 vector: parameters first, then floating-point buffers.
 
-    flat: the vector, shape (parameters + buffers,). weights: its view over the parameters alone.
-    gradient: the flat gradient, shape (parameters,); backward passes accumulate into it. Whole-number buffers, the
-    counters of some layers, begin anew with every :meth:`load`.
+    flat: the vector, shape (parameters + buffers,). weights: its view over the parameters alone. Whole-number
+    buffers, the counters of some layers, begin anew with every :meth:`load`.
     """
 
     def __init__(self, module: torch.nn.Module) -> None:
         import torch
 
         self.module = module.float()
-        parameters = list(module.parameters())
+        self._parameters = list(module.parameters())
         buffers = [b for b in module.buffers() if b.is_floating_point()]
         self._counters = [(b, b.clone()) for b in module.buffers() if not b.is_floating_point()]
-        size = sum(p.numel() for p in parameters)
+        size = sum(p.numel() for p in self._parameters)
         self.flat = torch.empty(size + sum(b.numel() for b in buffers))
         self.weights = self.flat[:size]
-        self.gradient = torch.zeros(size)
         position = 0
-        for tensor in [*parameters, *buffers]:
+        for tensor in [*self._parameters, *buffers]:
             view = self.flat[position : position + tensor.numel()].view_as(tensor)
             view.copy_(tensor.detach())
             tensor.data = view
-            if position < size:
-                tensor.grad = self.gradient[position : position + tensor.numel()].view_as(tensor)
             position += tensor.numel()
+        self._format: torch.memory_format | None = None
+
+    @cached_property
+    def gradient(self) -> torch.Tensor:
+        """The flat gradient, shape (parameters,), into which backward passes accumulate from first use on."""
+        import torch
+
+        flat, position = torch.zeros_like(self.weights), 0
+        for parameter in self._parameters:
+            view = flat[position : position + parameter.numel()].view_as(parameter)
+            if parameter.grad is not None:
+                view.copy_(parameter.grad)
+            parameter.grad = view
+            position += parameter.numel()
+        return flat
+
+    def forget_gradient(self) -> None:
+        """Free the flat gradient; the next use of :attr:`gradient` begins with zeros."""
+        self.__dict__.pop("gradient", None)
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    @cached_property
+    def has_convolutions(self) -> bool:
+        """Whether the module has convolutional layers, transposed ones included."""
+        from torch.nn.modules.conv import _ConvNd
+
+        return any(isinstance(layer, _ConvNd) for layer in self.module.modules())
+
+    def laid_out(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The same inputs (n, …) in the order in memory that the layers are fastest in; results differ by rounding.
+
+        For convolutions over images and volumes that is channels last, unless the module cannot work on it, as one
+        cannot that flattens by ``view``.
+        """
+        if not self.has_convolutions:
+            return inputs
+        if self._format is None:
+            self._format = self._fastest_format(inputs)
+        return inputs.to(memory_format=self._format)
+
+    def _fastest_format(self, inputs: torch.Tensor) -> torch.memory_format:
+        import torch
+
+        channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(inputs.dim())
+        if channels_last is None:
+            return torch.preserve_format
+        training = self.module.training
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                self.module(inputs.new_zeros(1, *inputs.shape[1:]).to(memory_format=channels_last))
+        except RuntimeError:
+            return torch.preserve_format
+        finally:
+            self.module.train(training)
+        return channels_last
 
     @property
     def has_statistics(self) -> bool:

@@ -32,7 +32,7 @@ class Optimizer(Protocol):
         ...
 
     def state(self) -> OptimizerState:
-        """What it carries on."""
+        """What it carries on, in its own memory: a later step changes it."""
         ...
 
 
@@ -85,7 +85,7 @@ class Adam:
             gradient.add_(weights, alpha=self._weight_decay)
         m.lerp_(gradient, 1 - self.beta1)
         v.mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
-        v_corrected = v / (1 - self.beta2**self._steps)
+        v_corrected = torch.div(v, 1 - self.beta2**self._steps, out=gradient)
         weights.addcdiv_(m, v_corrected.sqrt_().add_(self.epsilon), value=-lr / (1 - self.beta1**self._steps))
 
     def state(self) -> OptimizerState:
@@ -107,4 +107,4 @@ def _tensors(state: OptimizerState) -> tuple[torch.Tensor, ...]:
 
 
 def _state(steps: int, moments: tuple[torch.Tensor, ...]) -> OptimizerState:
-    return OptimizerState(steps, tuple(moment.numpy().copy() for moment in moments))
+    return OptimizerState(steps, tuple(moment.numpy() for moment in moments))

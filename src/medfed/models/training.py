@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medfed.core.errors import DataError
 from medfed.core.examples import Examples, Predictions
 from medfed.core.protocols import GradientTransform, Trained
+from medfed.models.allocator import keep_freed_memory
 from medfed.models.batches import Position, batches, updates_per_epoch
 from medfed.models.loss import Loss
 from medfed.models.network import Network
@@ -23,7 +25,8 @@ from medfed.spec.task import FederationSpec
 if TYPE_CHECKING:
     import torch
 
-_EVALUATION_BATCH = 4096
+_EVALUATION_ROWS, _EVALUATION_ELEMENTS = 4096, 2**20
+"""The most rows and the most input numbers of a batch that is scored: what layers make of them takes memory too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +65,9 @@ def train(
 ) -> Session:
     """Train from the network's present weights for the task's local epochs or updates.
 
-    Each update: the batch's mean gradient, ``transform``, clipping to ``clip_norm``, then the optimizer's step.
-    Raises DataError where there are no rows, or the loss is no longer finite.
+    Each update: the batch's mean gradient, ``transform``, clipping to ``clip_norm``, then the optimizer's step. Under
+    ``precision: bfloat16`` the forward pass is computed in it, and all else in float32.
+    Raises DataError where there are no rows, or the weights are no longer finite.
     """
     import torch
 
@@ -74,23 +78,41 @@ def train(
     updates = federation.local_updates or (federation.local_epochs or 1) * updates_per_epoch(rows, size)
     stepper, lr = local_optimizer(federation, optimizer), learning_rate(federation, round_number)
     features, targets = torch.from_numpy(examples.features), torch.from_numpy(examples.targets)
+    forward = _forward(network, federation.precision)
     network.module.train()
+    if network.has_convolutions:
+        keep_freed_memory()
     with one_thread():
         for batch, after in islice(batches(rows, size, position, generator), updates):
-            index = torch.from_numpy(batch)
+            index = torch.from_numpy(batch)  # a batch of its own memory: a view's alignment would change the last bits
+            value = loss(forward(features.index_select(0, index)), targets.index_select(0, index))
             network.gradient.zero_()
-            loss(network.module(features[index]), targets[index]).backward()  # type: ignore[no-untyped-call]
-            with torch.no_grad():
-                if transform is not None:
-                    transform(network.gradient, network.weights)
-                if federation.clip_norm is not None:
-                    _clip(network.gradient, federation.clip_norm)
-                stepper.step(network.weights, network.gradient, lr)
+            value.backward()  # type: ignore[no-untyped-call]
+            if transform is not None:
+                transform(network.gradient, network.weights)
+            if federation.clip_norm is not None:
+                _clip(network.gradient, federation.clip_norm)
+            stepper.step(network.weights, network.gradient, lr)
             position = after
-    weights = network.vector()
-    if not np.isfinite(weights).all():
+    network.forget_gradient()
+    if not all(math.isfinite(extreme) for extreme in torch.aminmax(network.flat)):
         raise DataError("training diverged: the weights are no longer finite", remedy="lower federation.lr")
-    return Session(Trained(weights, updates, rows, lr), position, stepper.state())
+    return Session(Trained(network.vector(), updates, rows, lr), position, stepper.state())
+
+
+def _forward(network: Network, precision: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    import torch
+
+    def forward(inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = network.module(network.laid_out(inputs))
+        return outputs
+
+    def in_bfloat16(inputs: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):  # anew each update, since it keeps the weights it rounded
+            outputs = forward(inputs)
+        return outputs.float()
+
+    return in_bfloat16 if precision == "bfloat16" else forward
 
 
 @contextmanager
@@ -99,6 +121,9 @@ def one_thread() -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
+    if before == 1:
+        yield
+        return
     torch.set_num_threads(1)
     try:
         yield
@@ -107,13 +132,27 @@ def one_thread() -> Iterator[None]:
 
 
 def predict(network: Network, examples: Examples, task_type: str) -> Predictions:
-    """Score all rows by the network's present weights, in large batches."""
+    """Score all rows by the network's present weights, in large batches of bounded memory."""
+    return Predictions(_scores(network, examples.features, task_type), examples.targets)
+
+
+def predict_many(network: Network, several: Sequence[Examples], task_type: str) -> list[Predictions]:
+    """As :func:`predict` for each of several small sites, their rows scored together."""
+    if not several:
+        return []
+    scores = _scores(network, np.concatenate([examples.features for examples in several]), task_type)
+    ends = np.cumsum([len(examples) for examples in several])
+    return [Predictions(*each) for each in zip(np.split(scores, ends[:-1]), (e.targets for e in several), strict=True)]
+
+
+def _scores(network: Network, features: NDArray[np.float32], task_type: str) -> NDArray[np.float64]:
     import torch
 
     network.module.eval()
-    features = torch.from_numpy(examples.features)
-    with torch.no_grad(), one_thread():
-        outputs = torch.cat([network.module(part) for part in torch.split(features, _EVALUATION_BATCH)]).double()
+    rows = min(_EVALUATION_ROWS, _EVALUATION_ELEMENTS // math.prod(features.shape[1:]))
+    parts = torch.split(torch.from_numpy(features), max(rows, 1))
+    with torch.no_grad(), one_thread():  # of copies, whose memory is aligned: a view's would change the last bits
+        outputs = torch.cat([network.module(network.laid_out(part.clone())) for part in parts]).double()
     if task_type == "regression":
         scores = outputs.squeeze(-1)
     elif outputs.shape[-1] == 1:
@@ -122,7 +161,8 @@ def predict(network: Network, examples: Examples, task_type: str) -> Predictions
         scores = outputs.softmax(-1)[:, 1]
     else:
         scores = outputs.softmax(-1)
-    return Predictions(scores.numpy(), examples.targets)
+    found: NDArray[np.float64] = scores.numpy()
+    return found
 
 
 def _clip(gradient: torch.Tensor, norm: float) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from medfed.core.errors import RunFolderError
 from medfed.core.files import write_atomically
+from medfed.report.finals import shown_sites, splits_of
 from medfed.report.findings import lede
 from medfed.report.folder import RunFolder, is_comparison, read_run
 from medfed.report.rendering import templates
-from medfed.report.tables import SiteLeft, Table, final_metrics, splits_of, what_left
+from medfed.report.tables import SiteLeft, Table, all_that_left, final_metrics
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class ModelCard:
     """Everything that the template of a model card shows."""
 
     run: RunFolder
+    sites: tuple[str, ...]
     lede: tuple[str, ...]
     tables: tuple[Table, ...]
     left: tuple[SiteLeft, ...]
@@ -34,9 +36,10 @@ def write_model_card(folder: Path) -> Path:
     run = read_run(folder)
     card = ModelCard(
         run=run,
+        sites=shown_sites(run),
         lede=lede(run),
         tables=tuple(final_metrics(run, split) for split in splits_of(run)),
-        left=tuple(left for ledger in run.ledgers if (left := what_left(ledger)).times),
+        left=tuple(left for left in all_that_left(run) if left.times),
     )
     path = folder / "model_card.md"
     write_atomically(path, templates().get_template("model_card.md.j2").render(card=card))

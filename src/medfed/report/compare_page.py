@@ -9,9 +9,9 @@ from medfed.report.canvas import Stroke, stroke
 from medfed.report.figures import ForestSeries, Legend, Panels, forest, strategy_curves
 from medfed.report.findings import monitored
 from medfed.report.folder import Comparison
-from medfed.report.ranking import compared_metrics, compared_sites, compared_split, comparison_lede
+from medfed.report.ranking import compared_metrics, compared_sites, compared_split, comparison_lede, displayed_sites
 from medfed.report.records import FEDERATED
-from medfed.report.tables import SiteLeft, Table, final_measures, side_by_side, what_left
+from medfed.report.tables import EVERYONE, SiteLeft, Table, final_measures, side_by_side, what_left
 from medfed.report.words import by_importance, strategy_name
 
 
@@ -19,7 +19,8 @@ from medfed.report.words import by_importance, strategy_name
 class ComparePage:
     """Everything that the template of a comparison's report shows.
 
-    split: the one that strategies are compared on. left: by party, then strategy. links: the runs' reports.
+    hidden: how many hospitals have no line of their own. split: the one that strategies are compared on. left: by
+    party, then strategy. links: the runs' reports.
     """
 
     comparison: Comparison
@@ -29,22 +30,24 @@ class ComparePage:
     forests: Panels | None
     curves: Panels | None
     left: dict[str, dict[str, SiteLeft]]
+    hidden: int
     links: dict[str, str]
 
 
 def compare_page(comparison: Comparison) -> ComparePage:
     """Gather what a comparison's report shows."""
-    split, sites = compared_split(comparison), compared_sites(comparison)
+    split, sites, shown = compared_split(comparison), compared_sites(comparison), displayed_sites(comparison)
     metrics = compared_metrics(comparison, split) if split else ()
     looks = {s: stroke(i) for i, s in enumerate(comparison.strategies) if s in comparison.runs}
     return ComparePage(
         comparison=comparison,
         lede=comparison_lede(comparison, split, sites),
         split=split,
-        tables=tuple(side_by_side(comparison, split, metric, sites) for metric in metrics) if split else (),
-        forests=_forests(comparison, split, metrics, sites, looks) if split else None,
+        tables=tuple(side_by_side(comparison, split, metric, sites, shown) for metric in metrics) if split else (),
+        forests=_forests(comparison, split, metrics, shown, looks) if split else None,
         curves=_curves(comparison, looks),
-        left=_left(comparison),
+        left=_left(comparison, {*sites} - {*shown}),
+        hidden=len(sites) - len(shown),
         links={s: f"{quote(comparison.folders[s])}/report.html" for s in comparison.runs},
     )
 
@@ -78,10 +81,12 @@ def _curves(comparison: Comparison, looks: dict[str, Stroke]) -> Panels | None:
     return strategy_curves(histories, followed[0], metrics, named) if followed else None
 
 
-def _left(comparison: Comparison) -> dict[str, dict[str, SiteLeft]]:
+def _left(comparison: Comparison, hidden: set[str]) -> dict[str, dict[str, SiteLeft]]:
     left: dict[str, dict[str, SiteLeft]] = {}
     for strategy, run in comparison.runs.items():
+        if hidden:
+            left.setdefault(EVERYONE, {})[strategy] = what_left(EVERYONE, *run.ledgers)
         for ledger in run.ledgers:
-            if ledger.departures:
-                left.setdefault(ledger.party, {})[strategy] = what_left(ledger)
+            if ledger.times and ledger.party not in hidden:
+                left.setdefault(ledger.party, {})[strategy] = what_left(ledger.party, ledger)
     return left

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import quantiles
 
 from markupsafe import Markup
 
@@ -21,6 +23,7 @@ from medfed.report.canvas import (
     stroke,
     value_limits,
 )
+from medfed.report.finals import is_crowd, shown_sites
 from medfed.report.folder import RunFolder
 from medfed.report.history import History, Series
 from medfed.report.records import FEDERATED, Measure
@@ -29,6 +32,12 @@ from medfed.report.words import listed, metric_name, number, plural
 Interval = tuple[float, float] | None
 
 _BEHIND = Stroke(FEDERATED_STROKE.colour, width=1.1)
+_OUTER = Stroke(stroke(0).colour, dash="6 2", width=1.1)
+_SPREAD = {
+    "90th percentile of hospitals": _OUTER,
+    "Median of hospitals": Stroke(stroke(0).colour),
+    "10th percentile of hospitals": _OUTER,
+}
 _MOST_SAID = 9
 """An alternative text names so many series; the tables have them all."""
 
@@ -64,12 +73,17 @@ def site_looks(sites: Sequence[str]) -> dict[str, Stroke]:
     return looks | {FEDERATED: FEDERATED_STROKE}
 
 
-def _site_legend(run: RunFolder, looks: Mapping[str, Stroke], shown: set[str]) -> tuple[Legend, ...]:
-    if len(run.sites) > MOST_STROKES:
-        entries = [Legend(f"Each of {plural(len(run.sites), 'hospital')}", CROWD_STROKE)]
+def _site_legend(run: RunFolder, looks: Mapping[str, Stroke], drawn: set[str]) -> tuple[Legend, ...]:
+    sites = shown_sites(run)
+    if len(sites) > MOST_STROKES:
+        entries = [Legend(f"Each of {plural(len(sites), 'hospital')}", CROWD_STROKE)]
     else:
-        entries = [Legend(site, looks[site]) for site in run.sites if site in shown]
-    return (*entries, *([Legend(run.everyone, looks[FEDERATED])] if FEDERATED in shown else ()))
+        entries = [Legend(site, looks[site]) for site in sites if site in drawn]
+    return (*entries, *_federated_legend(run, looks, drawn))
+
+
+def _federated_legend(run: RunFolder, looks: Mapping[str, Stroke], drawn: set[str]) -> tuple[Legend, ...]:
+    return (Legend(run.everyone, looks[FEDERATED]),) if FEDERATED in drawn else ()
 
 
 def _trace(series: Series, look: Stroke) -> Trace:
@@ -86,24 +100,49 @@ def _journey(label: str, series: Series) -> str:
 
 
 def curves(run: RunFolder, split: str, metrics: Sequence[str]) -> Panels | None:
-    """A panel per metric with a line per site and the federated one in front; ``None`` without any value."""
-    looks = site_looks(run.sites)
-    panels, shown = [], set()
+    """A panel per metric with a line per site, or for a crowd its spread, and the federated one in front.
+
+    ``None`` without any value.
+    """
+    crowd = is_crowd(run)
+    looks = (_SPREAD | {FEDERATED: FEDERATED_STROKE}) if crowd else site_looks(run.sites)
+    panels, drawn = [], set()
     for metric in metrics:
-        lines = {site: run.history(split, site, metric) for site in looks}
-        known = {site: series for site, series in lines.items() if series.ends}
+        lines = spread(run, split, metric) if crowd else {s: run.history(split, s, metric) for s in run.sites}
+        lines[FEDERATED] = run.history(split, FEDERATED, metric)
+        known = {name: series for name, series in lines.items() if series.ends}
         if not known:
             continue
-        shown |= set(known)
+        drawn |= set(known)
         label = metric_name(metric).label
-        said = [_journey(site, known[site]) for site in (FEDERATED, *run.sites) if site in known]
+        said = [_journey(name, known[name]) for name in (FEDERATED, *looks) if name in known]
         svg = line_panel(
-            tuple(_trace(series, looks[site]) for site, series in known.items()),
+            tuple(_trace(series, looks[name]) for name, series in known.items()),
             name=f"curve-{split}-{metric}",
-            alt=f"{label} on the {split} split by round. {'; '.join(said[:_MOST_SAID])}.",
+            alt=f"{label} on the {split} split by round. {'; '.join(dict.fromkeys(said[:_MOST_SAID]))}.",
         )
         panels.append(Panel(label, svg))
-    return Panels(_site_legend(run, looks, shown), tuple(panels)) if panels else None
+    if crowd:
+        legend = tuple(Legend(name, look) for name, look in _SPREAD.items() if name in drawn)
+        legend += _federated_legend(run, looks, drawn)
+    else:
+        legend = _site_legend(run, looks, drawn)
+    return Panels(legend, tuple(panels)) if panels else None
+
+
+def spread(run: RunFolder, split: str, metric: str) -> dict[str, Series]:
+    """The deciles 9, 5 and 1 of the sites that have a value, in each round in which two have one."""
+    by_round: defaultdict[int, list[float]] = defaultdict(list)
+    for site in run.sites:
+        series = run.history(split, site, metric)
+        for number_of, value in zip(series.rounds, series.values, strict=True):
+            if value is not None:
+                by_round[number_of].append(value)
+    deciles = {r: quantiles(found, n=10, method="inclusive") for r, found in sorted(by_round.items()) if len(found) > 1}
+    return {
+        name: Series(tuple(deciles), tuple(Measure(value=cut[decile - 1]) for cut in deciles.values()))
+        for name, decile in zip(_SPREAD, (9, 5, 1), strict=True)
+    }
 
 
 def site_curves(run: RunFolder, metric: str) -> Panels | None:
@@ -166,7 +205,7 @@ def strategy_curves(
 
 def roc_curves(run: RunFolder) -> Panels | None:
     """One panel with every ROC; ``None`` where there is none."""
-    looks, roc = site_looks(run.sites), run.results.roc if run.results else {}
+    looks, roc = site_looks(shown_sites(run)), run.results.roc if run.results else {}
     known = {site: roc[site] for site in looks if site in roc and roc[site].fpr}
     if not known:
         return None

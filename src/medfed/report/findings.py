@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from medfed.report.finals import final_values, five_numbers, is_crowd, metrics_of, splits_of
 from medfed.report.folder import ALONE, RunFolder
 from medfed.report.history import Series
-from medfed.report.records import FEDERATED
+from medfed.report.records import FEDERATED, Measure
 from medfed.report.tables import interval_of
 from medfed.report.words import (
     bound,
@@ -19,6 +23,7 @@ from medfed.report.words import (
 )
 
 _FEW = 6
+_MOST_WARNINGS = 20
 
 
 def monitored(run: RunFolder) -> tuple[str, str] | None:
@@ -123,6 +128,8 @@ def _loss(run: RunFolder, split: str, site: str, metric: str) -> str:
 
 def per_site(run: RunFolder) -> tuple[str, ...]:
     """How the main metric moved at each hospital; for many hospitals, the range of where they ended."""
+    if is_crowd(run):
+        return _over_crowd(run)
     followed = monitored(run)
     if followed is None:
         return ()
@@ -139,12 +146,72 @@ def per_site(run: RunFolder) -> tuple[str, ...]:
         ends = [one.ends[1][1] for one in known.values() if one.ends]
         low, high = number(min(ends)), number(max(ends))
         lines.append(f"At the last round the hospitals’ {split} {name} lies between {low} and {high}.")
-    for reason in dict.fromkeys(_reason(series[site]) for site in run.sites if site not in known):
-        silent = [site for site in run.sites if site not in known and _reason(series[site]) == reason]
-        who = listed(silent) if len(silent) <= _FEW else plural(len(silent), "hospital")
-        lines.append(f"{who}: no {split} {name} ({reason}).")
-    return tuple(lines)
+    reasons = {site: _reason(series[site].measures) for site in run.sites if site not in known}
+    return (*lines, *_valueless(reasons, f"{split} {name}"))
 
 
-def _reason(series: Series) -> str:
-    return next((m.reason for m in reversed(series.measures) if m.reason), "not measured")
+def _over_crowd(run: RunFolder) -> tuple[str, ...]:
+    """Where the main final metric lies over hospitals too many to be told one by one."""
+    for split in splits_of(run):
+        for metric in metrics_of(run.metrics[split]):
+            values = final_values(run, split, metric)
+            if len(values) > 1:
+                low, lower, median, upper, high = map(number, five_numbers(list(values.values())))
+                name = f"{split} {metric_name(metric).inline}"
+                line = (
+                    f"At the end the hospitals’ {name} has a median of {median}; "
+                    f"half of them lie between {lower} and {upper}, all between {low} and {high}."
+                )
+                measures = {site: run.metrics[split].get(site, {}).get(metric) for site in run.sites}
+                reasons = {s: _reason((m,) if m else ()) for s, m in measures.items() if s not in values}
+                return (line, *_valueless(reasons, name))
+    return ()
+
+
+def _valueless(reasons: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Which hospitals have no value, by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for site, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(site)
+    return tuple(
+        f"{listed(silent) if len(silent) <= _FEW else plural(len(silent), 'hospital')}: no {name} ({reason})."
+        for reason, silent in by_reason.items()
+    )
+
+
+def curve_note(run: RunFolder, split: str) -> str:
+    """Whose values the learning curves of a crowd are."""
+    if not is_crowd(run):
+        return ""
+    hospitals = f"With {plural(len(run.sites), 'hospital')},"
+    if any(key_split == split and site != FEDERATED for key_split, site, _metric in run.history.series):
+        return f"{hospitals} lines show how they spread: each round’s are over the hospitals measured in that round."
+    return f"{hospitals} each was measured at the end only; the rounds show those that took part, together."
+
+
+def data_overview(run: RunFolder) -> str:
+    """The rows of a crowd, as far as hospitals show them."""
+    rows = [sheet.rows for sheet in (run.sheets or {}).values() if sheet.rows is not None]
+    if not is_crowd(run) or len(rows) < 2:
+        return ""
+    low, _, median, _, high = five_numbers(rows)
+    return (
+        f"{plural(len(rows), 'hospital')} of {len(run.sites):,} show how many rows they have: {sum(rows):,} together, "
+        f"{median:,.0f} in the median hospital, between {low:,} and {high:,}."
+    )
+
+
+def warnings(run: RunFolder) -> tuple[str, ...]:
+    """The data sheets' warnings, hospital by hospital; for a crowd, how many hospitals have each."""
+    sheets = {site: sheet for site in run.sites if (sheet := (run.sheets or {}).get(site))}
+    if not is_crowd(run):
+        return tuple(f"{site}: {warning}" for site, sheet in sheets.items() for warning in sheet.warnings)
+    counted = Counter(warning for sheet in sheets.values() for warning in set(sheet.warnings))
+    ranked = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+    lines = [f"{plural(n, 'hospital')}: {warning}" for warning, n in ranked[:_MOST_WARNINGS]]
+    rest = len(ranked) - len(lines)
+    return (*lines, *([f"{plural(rest, 'more warning')} in sheets.json"] if rest else ()))
+
+
+def _reason(measures: Sequence[Measure]) -> str:
+    return next((m.reason for m in reversed(measures) if m.reason), "not measured")

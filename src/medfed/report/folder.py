@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, RootModel, ValidationError
 from ruamel.yaml import YAML
@@ -42,22 +44,27 @@ class Sheets(RootModel[dict[str, Sheet]]):
     """``sheets.json``: the data sheet of each site that showed one."""
 
 
+class Alike(NamedTuple):
+    """What releases have in common that are counted together."""
+
+    step: str
+    release: str
+    shapes: tuple[str, ...]
+    protection: str
+
+
 @dataclass(frozen=True)
 class Ledger:
-    """What one party's ledger holds."""
+    """What one party's ledger holds: how many entries, releases by what they have in common, and refusals.
+
+    times, bytes: of the releases, in order of first appearance.
+    """
 
     party: str
-    entries: tuple[Entry, ...]
-
-    @property
-    def departures(self) -> tuple[Departure, ...]:
-        """Everything that left this party."""
-        return tuple(entry for entry in self.entries if isinstance(entry, Departure))
-
-    @property
-    def refusals(self) -> tuple[Refusal, ...]:
-        """Everything that this party turned down."""
-        return tuple(entry for entry in self.entries if isinstance(entry, Refusal))
+    entries: int
+    times: Counter[Alike]
+    bytes: Counter[Alike]
+    refusals: tuple[Refusal, ...]
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ class RunFolder:
         """The run's name, or its folder's where it wrote no results."""
         return self.results.name if self.results else self.folder
 
-    @property
+    @cached_property
     def sites(self) -> tuple[str, ...]:
         """Every site that a file names, in the task's order where there are results."""
         named = [*(self.results.rows if self.results else ()), *self.history.sites, *(self.sheets or ())]
@@ -99,7 +106,7 @@ class RunFolder:
         """What stands for ``federated``: baselines are measured over all hospitals but do not federate."""
         return "All hospitals" if self.strategy in ALONE else "Federated"
 
-    @property
+    @cached_property
     def metrics(self) -> dict[str, dict[str, dict[str, Measure]]]:
         """The final metrics: those of the results, or the last round's where there are none."""
         return self.results.metrics if self.results else self.history.last()
@@ -195,14 +202,37 @@ def _lines(path: Path, kind: type[T]) -> Iterator[T]:
 
 def _ledgers(folder: Path) -> tuple[Ledger, ...]:
     paths = sorted(path for path in folder.glob("*.jsonl") if not path.name.endswith(_HEADS))
-    return tuple(Ledger(path.stem, tuple(_entries(path))) for path in paths)
+    return tuple(map(_ledger, paths))
+
+
+def _ledger(path: Path) -> Ledger:
+    entries, refusals = 0, []
+    times: Counter[Alike] = Counter()
+    weight: Counter[Alike] = Counter()
+    for entry in _entries(path):
+        entries += 1
+        if isinstance(entry, Departure):
+            key = Alike(entry.step, entry.release, entry.shapes, entry.protection)
+            times[key] += 1
+            weight[key] += entry.bytes
+        elif isinstance(entry, Refusal):
+            refusals.append(entry)
+    return Ledger(path.stem, entries, times, weight, tuple(refusals))
 
 
 def _entries(path: Path) -> Iterator[Entry]:
-    kinds: dict[str, type[Entry]] = {"release": Departure, "refusal": Refusal}
     for number, line in _numbered(path):
-        entry = _parse(line, Entry, path, number)
-        yield _parse(line, kinds[entry.kind], path, number) if entry.kind in kinds else entry
+        try:
+            yield Departure.model_validate_json(line, strict=True)
+        except ValidationError:
+            yield _other_entry(line, path, number)
+
+
+def _other_entry(line: str, path: Path, number: int) -> Entry:
+    """An entry that is no well-formed release. Raises RunFolderError where it is a malformed one."""
+    kinds: dict[str, type[Entry]] = {"release": Departure, "refusal": Refusal}
+    entry = _parse(line, Entry, path, number)
+    return _parse(line, kinds[entry.kind], path, number) if entry.kind in kinds else entry
 
 
 def _parse(text: str, kind: type[T], path: Path, line: int) -> T:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from medfed.report.finals import MOST_SITES, metrics_of, shown_sites, splits_of
 from medfed.report.folder import ALONE, Comparison
-from medfed.report.tables import metrics_of, shared_sites, shared_values, site_means, splits_of
+from medfed.report.tables import shared_sites, shared_values, site_means
 from medfed.report.words import (
     by_importance,
     capital,
@@ -28,6 +29,12 @@ def compared_split(comparison: Comparison) -> str | None:
 def compared_sites(comparison: Comparison) -> tuple[str, ...]:
     """Every hospital that a run names."""
     return tuple(dict.fromkeys(site for run in comparison.runs.values() for site in run.sites))
+
+
+def displayed_sites(comparison: Comparison) -> tuple[str, ...]:
+    """The hospitals that have a line of their own: all, or those that the first run's report shows."""
+    sites = compared_sites(comparison)
+    return sites if len(sites) <= MOST_SITES else shown_sites(next(iter(comparison.runs.values())))
 
 
 def compared_metrics(comparison: Comparison, split: str) -> tuple[str, ...]:

@@ -67,6 +67,21 @@ class Absence(Record):
     sentence: str
 
 
+class PhaseTime(Record):
+    """The seconds that a run spent on one phase, and their share of all."""
+
+    phase: str
+    seconds: float
+    share: float
+
+
+class Timings(Record):
+    """Where the time of a run went; first_round: seconds until its first round was over."""
+
+    first_round: float | None = None
+    phases: tuple[PhaseTime, ...] = ()
+
+
 class Results(Record):
     """``results.json``: how the run ended and what it reached."""
 
@@ -91,6 +106,7 @@ class Results(Record):
     absences: tuple[Absence, ...] = ()
     started: str = ""
     seconds: float | None = None
+    timings: Timings | None = None
 
 
 class Sheet(Record):

@@ -6,42 +6,56 @@ from dataclasses import dataclass
 
 from medfed.report.canvas import FEDERATED_STROKE, stroke
 from medfed.report.figures import ForestSeries, Panel, Panels, curves, forest, roc_curves, site_curves
-from medfed.report.findings import lede, monitored, per_site
-from medfed.report.folder import RunFolder
-from medfed.report.records import FEDERATED
+from medfed.report.finals import is_crowd, metrics_of, shown_sites, splits_of
+from medfed.report.findings import curve_note, data_overview, lede, monitored, per_site, warnings
+from medfed.report.folder import Ledger, RunFolder
+from medfed.report.records import FEDERATED, Absence, Refusal
 from medfed.report.tables import (
     SiteLeft,
     Table,
+    all_that_left,
     final_measures,
     final_metrics,
-    metrics_of,
-    splits_of,
-    what_left,
 )
 from medfed.report.words import by_importance
 
 FEW_SITES = 6
 """Up to so many hospitals, what is told per hospital stands unfolded."""
 
+MOST_LINES = 100
+"""Refusals and absences beyond so many are counted only."""
+
 
 @dataclass(frozen=True)
 class RunPage:
     """Everything that the template of one run's report shows.
 
-    split: the one measured while training. compared: whether the run is part of a comparison.
+    sites: the hospitals that have a line of their own; hidden: how many more there are. split: the one measured while
+    training. refusals, absences: the first of them, with how many follow. compared: whether the run is part of a
+    comparison.
     """
 
     run: RunFolder
+    sites: tuple[str, ...]
+    hidden: int
     lede: tuple[str, ...]
     per_site: tuple[str, ...]
     tables: tuple[Table, ...]
     forest: tuple[Panel, ...]
     split: str | None
     curves: Panels | None
+    curve_note: str
     site_curves: tuple[tuple[str, Panels], ...]
     roc: Panels | None
     row_splits: tuple[str, ...]
+    data_overview: str
+    warnings: tuple[str, ...]
     left: tuple[SiteLeft, ...]
+    refusals: tuple[tuple[str, Refusal], ...]
+    more_refusals: int
+    absences: tuple[Absence, ...]
+    more_absences: int
+    ledgers: tuple[Ledger, ...]
     compared: bool
     few: bool
 
@@ -51,20 +65,34 @@ def run_page(run: RunFolder, *, compared: bool) -> RunPage:
     followed = monitored(run)
     split, main = followed or (None, None)
     loss_first = dict.fromkeys(("loss", *by_importance(run.history.metrics)))
-    facets = dict.fromkeys((main, "loss")) if main and len(run.sites) > 1 else ()
+    facets = dict.fromkeys((main, "loss")) if main and len(run.sites) > 1 and not is_crowd(run) else ()
+    sites = shown_sites(run)
+    own_line = {*sites} | ({ledger.party for ledger in run.ledgers} - {*run.sites})
     rows = run.results.rows.values() if run.results else ()
+    absences = run.results.absences if run.results else ()
+    refusals = [(ledger.party, refusal) for ledger in run.ledgers for refusal in ledger.refusals]
     return RunPage(
         run=run,
+        sites=sites,
+        hidden=len(run.sites) - len(sites),
         lede=lede(run),
         per_site=per_site(run),
         tables=tuple(final_metrics(run, one) for one in splits_of(run)),
         forest=_forest(run),
         split=split,
         curves=curves(run, split, tuple(loss_first)) if split else None,
+        curve_note=curve_note(run, split) if split else "",
         site_curves=tuple((metric, panels) for metric in facets if metric and (panels := site_curves(run, metric))),
         roc=roc_curves(run),
         row_splits=tuple(dict.fromkeys(split for by_split in rows for split in by_split)),
-        left=tuple(left for ledger in run.ledgers if (left := what_left(ledger)).times or left.refusals),
+        data_overview=data_overview(run),
+        warnings=warnings(run),
+        left=all_that_left(run),
+        refusals=tuple(refusals[:MOST_LINES]),
+        more_refusals=max(len(refusals) - MOST_LINES, 0),
+        absences=absences[:MOST_LINES],
+        more_absences=max(len(absences) - MOST_LINES, 0),
+        ledgers=tuple(ledger for ledger in run.ledgers if ledger.party in own_line),
         compared=compared,
         few=len(run.sites) <= FEW_SITES,
     )
@@ -75,7 +103,7 @@ def _forest(run: RunFolder) -> tuple[Panel, ...]:
     splits = splits_of(run)
     if not splits or len(run.sites) < 2:
         return ()
-    split, labels = splits[0], {site: site for site in run.sites} | {FEDERATED: run.everyone}
+    split, labels = splits[0], {site: site for site in shown_sites(run)} | {FEDERATED: run.everyone}
     panels = []
     for metric in metrics_of(run.metrics[split]):
         measures, intervals = final_measures(run, split, metric)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
 from medfed.core.disclosure import WITHHELD
-from medfed.report.folder import Comparison, Ledger, RunFolder
+from medfed.report.finals import FIVE, final_values, five_numbers, is_crowd, metrics_of, shown_sites
+from medfed.report.folder import Alike, Comparison, Ledger, RunFolder
 from medfed.report.intervals import Counts, interval
-from medfed.report.records import FEDERATED, Departure, Measure
-from medfed.report.words import bound, by_importance, count, metric_name, number, size
+from medfed.report.records import FEDERATED, Measure
+from medfed.report.words import bound, count, metric_name, number, size
 
 _UNSAID = "no value was written, and no reason for it"
-_ORDER = ("test", "validation", "train")
 MEAN = "Mean of hospitals"
+EVERYONE = "All hospitals"
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,6 @@ class _Notes:
         return tuple((mark, reason) for reason, mark in self.marks.items())
 
 
-def splits_of(run: RunFolder) -> tuple[str, ...]:
-    """The splits that have final metrics, held-out ones first."""
-    found = run.metrics
-    return tuple(s for s in _ORDER if found.get(s)) + tuple(sorted(s for s in found if s not in _ORDER and found[s]))
-
-
-def metrics_of(by_site: Mapping[str, Mapping[str, Measure]]) -> tuple[str, ...]:
-    """The metrics that any site or the federation has, the main one first."""
-    return by_importance(tuple(dict.fromkeys(metric for measures in by_site.values() for metric in measures)))
-
-
 def class_counts(run: RunFolder, split: str, site: str) -> Counts | None:
     """The rows of both classes in a split; for ``federated`` over all sites; ``None`` unless all show."""
     classes = run.results.classes if run.results else ()
@@ -115,15 +105,23 @@ def final_measures(
 
 
 def final_metrics(run: RunFolder, split: str) -> Table:
-    """One split's final metrics, a row per site and the federated one last."""
+    """One split's final metrics, a row per site shown and the federated one last; for a crowd, its quantiles first."""
     by_site = run.metrics[split]
     metrics, notes = metrics_of(by_site), _Notes()
-    rows = [
+    rows = _quantile_rows(run, split, metrics) if is_crowd(run) else []
+    rows += [
         _metric_row(run, split, site, metrics, notes)
-        for site in (*run.sites, FEDERATED)
+        for site in (*shown_sites(run), FEDERATED)
         if site in by_site or site != FEDERATED
     ]
     return Table(split, tuple(metric_name(metric).label for metric in metrics), tuple(rows), notes.listed)
+
+
+def _quantile_rows(run: RunFolder, split: str, metrics: Sequence[str]) -> list[Row]:
+    """Where each metric lies over all hospitals."""
+    values = [list(final_values(run, split, metric).values()) for metric in metrics]
+    columns = [[number(v) for v in five_numbers(found)] if len(found) > 1 else ["—"] * len(FIVE) for found in values]
+    return [Row(name, "—", tuple(Cell(text) for text in texts)) for name, *texts in zip(FIVE, *columns, strict=True)]
 
 
 def _metric_row(run: RunFolder, split: str, site: str, metrics: Sequence[str], notes: _Notes) -> Row:
@@ -155,16 +153,16 @@ def _cell(measure: Measure, ends: tuple[float, float] | None, notes: _Notes, *, 
     )
 
 
-def side_by_side(comparison: Comparison, split: str, metric: str, sites: Sequence[str]) -> Table:
-    """One metric, a row per site and a column per strategy, with the mean over the sites that all have."""
+def side_by_side(comparison: Comparison, split: str, metric: str, sites: Sequence[str], shown: Sequence[str]) -> Table:
+    """One metric, a row per site shown and a column per strategy, with the mean over all sites that all have."""
     notes, runs = _Notes(), comparison.runs
     rows = []
-    for site in (*sites, FEDERATED):
+    for site in (*shown, FEDERATED):
         found = {s: run.metrics.get(split, {}).get(site, {}).get(metric) for s, run in runs.items()}
         if any(found.values()):
             bases = {measure.n for measure in found.values() if measure and measure.value is not None}
             n = count(*bases) if len(bases) == 1 else "see runs" if bases else "—"
-            label, summary = ("All hospitals", True) if site == FEDERATED else (site, False)
+            label, summary = (EVERYONE, True) if site == FEDERATED else (site, False)
             rows.append(Row(label, n, _strategy_cells(metric, tuple(found.values()), notes), summary))
     means = site_means(comparison, split, metric, sites)
     if len(means) > 1 and len(sites) > 1:
@@ -239,20 +237,23 @@ class SiteLeft:
         return size(self.bytes)
 
 
-def what_left(ledger: Ledger) -> SiteLeft:
-    """A ledger's releases by step, release kind, shapes and protection, in order of first appearance."""
-    times: Counter[tuple[str, str, tuple[str, ...], str]] = Counter()
-    weight: Counter[tuple[str, str, tuple[str, ...], str]] = Counter()
-    for entry in ledger.departures:
-        key = _group(entry)
-        times[key] += 1
-        weight[key] += entry.bytes
+def what_left(party: str, *ledgers: Ledger) -> SiteLeft:
+    """The releases of one ledger or several by step, kind, shapes and protection, in order of first appearance."""
+    times: Counter[Alike] = Counter()
+    weight: Counter[Alike] = Counter()
+    for ledger in ledgers:
+        times.update(ledger.times)
+        weight.update(ledger.bytes)
     steps = tuple(
-        Left(step, n, release, shapes, size(weight[step, release, shapes, protection]), protection)
-        for (step, release, shapes, protection), n in times.items()
+        Left(alike.step, n, alike.release, alike.shapes, size(weight[alike]), alike.protection)
+        for alike, n in times.items()
     )
-    return SiteLeft(ledger.party, times.total(), weight.total(), len(ledger.refusals), steps)
+    return SiteLeft(party, times.total(), weight.total(), sum(len(one.refusals) for one in ledgers), steps)
 
 
-def _group(entry: Departure) -> tuple[str, str, tuple[str, ...], str]:
-    return entry.step, entry.release, entry.shapes, entry.protection
+def all_that_left(run: RunFolder) -> tuple[SiteLeft, ...]:
+    """What left each party that has a line of its own; for a crowd, what left all parties together comes first."""
+    shown = {*shown_sites(run)} | ({one.party for one in run.ledgers} - {*run.sites})
+    together = (what_left(EVERYONE, *run.ledgers),) if is_crowd(run) else ()
+    parties = (*together, *(what_left(one.party, one) for one in run.ledgers if one.party in shown))
+    return tuple(left for left in parties if left.times or left.refusals)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
+import hashlib
 import json
+import mmap
 import struct
 import tracemalloc
 from dataclasses import dataclass
@@ -12,9 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from message_values import ACCEPTED_DTYPES, arrays, installed_messages, messages, same
+from message_values import ACCEPTED_DTYPES, TEXT, arrays, installed_messages, messages, same
 
-from medfed.core.codec import decode, encode
+from medfed.core.codec import decode, encode, encode_into, encoded_size, fingerprint, parts
 from medfed.core.errors import CodecError
 from medfed.core.messages import Message, Vector
 
@@ -76,6 +79,8 @@ class Real(Message, wire="test.codec.real"):
     value: float
 
 
+SCALAR = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
+
 SAMPLE = Everything(
     True,
     -(2**66),
@@ -92,6 +97,9 @@ SAMPLE = Everything(
     (Leaf(5e-324, "x"),),
     (np.empty(0, np.float32), np.ones((2, 1), np.float32)),
 )
+
+
+DATA = encode(SAMPLE)
 
 
 def header_of(data: bytes) -> tuple[dict[str, Any], bytes]:
@@ -167,6 +175,80 @@ def test_decoded_arrays_cannot_be_written():
         decoded.vector.flags.writeable = True
 
 
+# ------------------------------------------------------------------------------------------ without copies
+
+
+@given(messages(Everything))
+def test_the_parts_together_are_the_encoding(message):
+    assert b"".join(parts(message)) == encode(message)
+    assert encoded_size(message) == len(encode(message))
+
+
+def test_the_parts_of_arrays_are_views():
+    array = np.arange(1000, dtype=np.float32)
+    (view,) = [part for part in parts(Array(array)) if len(part) == array.nbytes]
+    assert np.shares_memory(np.frombuffer(view, np.float32), array)
+
+
+@given(messages(Everything), st.integers(0, 3))
+def test_a_message_written_into_shared_memory_is_read_from_there(message, place):
+    offset, size = 64 * place, encoded_size(message)
+    shared = mmap.mmap(-1, offset + size + 5)
+    assert encode_into(message, memoryview(shared), offset) == size
+    assert shared[:] == bytes(offset) + encode(message) + bytes(5)
+    assert same(decode(memoryview(shared)[offset : offset + size], Everything), message)
+
+
+@given(messages(Everything))
+def test_bytes_of_any_kind_decode_alike(message):
+    data = encode(message)
+    mapped = mmap.mmap(-1, len(data))
+    mapped[:] = data
+    for buffer in (data, bytearray(data), memoryview(data), memoryview(bytearray(data)), mapped):
+        assert same(decode(buffer, Everything), message)
+
+
+def test_decoded_arrays_are_read_only_views_even_into_memory_that_can_be_written():
+    data = bytearray(encode(Array(np.zeros(4))))
+    decoded = decode(data, Array).value
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        decoded.flags.writeable = True
+    data[-8:] = struct.pack("<d", 7.0)
+    assert decoded.tolist() == [0.0, 0.0, 0.0, 7.0]
+
+
+@pytest.mark.parametrize(("room", "offset"), [(-1, 0), (63, 64), (10, -1), (0, 10**6)])
+def test_a_buffer_without_room_is_left_as_it_was(room, offset):
+    buffer = bytearray(len(DATA) + room)
+    with pytest.raises(CodecError, match="no room"):
+        encode_into(SAMPLE, memoryview(buffer), offset)
+    assert not any(buffer)
+
+
+@given(messages(Everything))
+def test_a_fingerprint_is_of_the_encoding(message):
+    found = fingerprint(message)
+    assert (found.bytes, found.sha256) == (len(encode(message)), hashlib.sha256(encode(message)).hexdigest())
+
+
+def test_a_fingerprint_is_formed_once_and_is_no_part_of_the_message():
+    message = Array(np.zeros(3))
+    plain = encode(message)
+    assert fingerprint(message) is fingerprint(message)
+    assert encode(message) == plain
+    assert fingerprint(dataclasses.replace(message, value=np.ones(3))) != fingerprint(message)
+
+
+@given(st.recursive(SCALAR, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=8))
+def test_the_header_is_the_compact_json_of_the_fields(value):
+    """Python's own writer of JSON is the oracle."""
+    data = encode(Single(value))
+    (length,) = struct.unpack_from("<Q", data, 8)
+    content = {"message": {"type": "test.codec.single", "fields": {"value": value}}, "buffers": []}
+    expected = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+    assert data[START : START + length] == expected
+
+
 # ------------------------------------------------------------------------------------------ what is not sent
 
 
@@ -198,8 +280,6 @@ def test_values_of_other_types_are_not_sent(value):
 
 
 # ------------------------------------------------------------------------------------------ mutated bytes
-
-DATA = encode(SAMPLE)
 
 
 @given(st.binary(max_size=300))

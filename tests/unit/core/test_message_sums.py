@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -54,9 +54,34 @@ def test_a_field_without_adds_cannot_be_summed():
         add(HalfDeclared(1, "a"), HalfDeclared(2, "b"))
 
 
-def test_the_first_contribution_is_the_total():
-    first = totals()
-    assert add(None, first) is first
+def test_the_first_contribution_is_copied_into_a_total_that_can_be_written():
+    first = totals(delta=(0.25, -0.0))
+    for name in ("counts", "delta", "moments"):
+        getattr(first, name).flags.writeable = False
+    total = add(None, first)
+    assert (total.rows, total.mean, total.delta.tobytes()) == (1, 0.5, first.delta.tobytes())
+    total.delta[:] = 7.0
+    assert first.delta.tolist() == [0.25, 0.0]
+
+
+def test_the_next_contributions_are_added_in_place_and_stay_as_they_are():
+    total, second = add(None, totals()), totals(delta=(1.0,))
+    memory = total.delta
+    total = add(total, second)
+    assert total.delta is memory
+    assert (memory.tolist(), second.delta.tolist()) == ([1.25], [1.0])
+
+
+def test_a_refused_contribution_leaves_the_total_as_it_was():
+    total = add(None, totals())
+    with pytest.raises(CodecError):
+        add(total, totals(counts=(10, 20), moments=(1.0,)))
+    assert total.counts.tolist() == [1, 2]
+
+
+def test_another_type_is_refused_rather_than_rounded():
+    with pytest.raises(CodecError, match=r"Totals\.delta has another shape or type"):
+        add(totals(), replace(totals(), delta=np.array([0.25])))
 
 
 def test_adding_keeps_each_fields_own_type():
@@ -109,6 +134,36 @@ def test_another_shape_is_refused_rather_than_broadcast(other):
 )
 def test_the_first_field_beyond_its_bound_is_named(changes, field):
     assert out_of_bounds(totals(**changes)) == field
+
+
+@dataclass(frozen=True, eq=False)
+class Unbounded(Message, wire="test.sums.unbounded"):
+    values: Vector = adds(bound=math.inf)
+    value: float = adds(bound=math.inf)
+
+
+@given(
+    st.integers(1, 200_000), st.integers(0, 199_999), st.sampled_from([np.nan, np.inf, -np.inf, 5.5, -5.5, 5.0, -5.0])
+)
+def test_one_element_beyond_the_bound_is_found_wherever_it_is(size, place, value):
+    delta = np.zeros(size, np.float32)
+    delta[place % size] = value
+    assert out_of_bounds(replace(totals(), delta=delta)) == (None if abs(value) == 5.0 else "delta")
+
+
+def test_what_is_not_finite_is_out_of_every_bound():
+    largest = float(np.finfo(np.float32).max)
+    assert out_of_bounds(Unbounded(np.array([largest, -largest], np.float32), 1e308)) is None
+    for wrong in (math.nan, math.inf, -math.inf):
+        assert out_of_bounds(Unbounded(np.array([0.0, wrong], np.float32), 0.0)) == "values"
+        assert out_of_bounds(Unbounded(np.zeros(1, np.float32), wrong)) == "value"
+
+
+def test_numpy_scalars_and_tables_are_held_to_their_bounds_too():
+    assert out_of_bounds(replace(totals(), rows=np.int64(101))) == "rows"
+    assert out_of_bounds(replace(totals(), mean=np.float32(2.5))) == "mean"
+    assert out_of_bounds(replace(totals(), counts=np.array([[1, 2], [3, 1001]]).T)) == "counts"
+    assert out_of_bounds(replace(totals(), rows=np.int64(100), mean=np.float32(2.0))) is None
 
 
 def test_two_messages_cannot_share_a_name_on_the_wire():

@@ -19,8 +19,11 @@ from medfed.data.encoding import Encoding
 from medfed.data.kinds import Kind
 from medfed.engine.assembly import Assembly, assemble
 from medfed.engine.hospitals import load_hospitals
+from medfed.engine.host import SiteHost
+from medfed.engine.inprocess import InProcess
 from medfed.engine.process import RunState
 from medfed.engine.simulation import attached
+from medfed.engine.site import SiteNode
 from medfed.evaluate.evaluation import Candidate
 from medfed.metrics.classification import ClassificationSums
 from medfed.metrics.measure import Measures
@@ -55,10 +58,16 @@ class Attack:
     state: RunState
 
     def ask(self, step: str, message: Message, **changed: object) -> Message:
-        base = next(v.version for v in self.state.versions if v.site == "A")
+        base = self.state.versions.by_site()["A"]
         conversation = self.assembly.process.federation.conversation
         request = Request(conversation.run, conversation.task, "A", 1, 0, base, 0, step, message)
-        return self.assembly.simulation.nodes["A"].handle(replace(request, **changed)).body
+        return self.node.handle(replace(request, **changed)).body
+
+    @property
+    def node(self) -> SiteNode:
+        parties = self.assembly.simulation.parties
+        assert isinstance(parties, InProcess) and isinstance(parties.host, SiteHost)
+        return parties.host.nodes["A"]
 
     @property
     def weights(self) -> np.ndarray:
@@ -135,7 +144,7 @@ def test_a_split_of_too_few_patients_adds_nothing_to_a_total_and_says_so(tmp_pat
 
 
 def test_failing_does_not_get_round_a_limit_of_requests(attack: Attack) -> None:
-    memory = attack.assembly.simulation.nodes["A"].memory
+    memory = attack.node.memory
     before = memory.requests
     attack.ask("fedavg.train_locally", Weights(np.zeros(99, np.float32)))
     assert memory.requests == before + 1

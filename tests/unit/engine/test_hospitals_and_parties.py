@@ -40,8 +40,9 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_sites_as_the_task_names_them_with_their_policies(data: Path) -> None:
-    sites = load_hospitals(task({"A": "north/rows.csv", "B": {"data": "south", "policy": "policy.yaml"}}), data)
-    assert {name: site.table.rows() for name, site in sites.items()} == {"A": 20, "B": 20}
+    hospitals = load_hospitals(task({"A": "north/rows.csv", "B": {"data": "south", "policy": "policy.yaml"}}), data)
+    sites = hospitals.sites
+    assert {name: hospitals.rows.get(name).table.rows() for name in sites} == {"A": 20, "B": 20}
     assert (sites["A"].policy_source, sites["A"].policy.tasks) == ("permissive", "*")
     assert (sites["B"].policy_source, sites["B"].policy.tasks) == ("policy.yaml", ())
     assert sites["B"].policy.minimum_patients == 3
@@ -49,7 +50,7 @@ def test_sites_as_the_task_names_them_with_their_policies(data: Path) -> None:
 
 def test_without_named_sites_every_folder_is_one(data: Path) -> None:
     (data / ".cache").mkdir()
-    assert sorted(load_hospitals(task(), data)) == ["north", "south"]
+    assert sorted(load_hospitals(task(), data).sites) == ["north", "south"]
 
 
 def test_a_folder_whose_name_a_reader_takes_for_a_pattern_is_no_site(data: Path) -> None:
@@ -88,7 +89,7 @@ def test_an_absolute_path_is_refused_even_where_it_leads_inside(data: Path) -> N
 
 def test_a_link_that_stays_inside_is_followed(data: Path) -> None:
     (data / "link.csv").symlink_to(data / "north" / "rows.csv")
-    assert load_hospitals(task({"A": "link.csv"}), data)["A"].table.rows() == 20
+    assert load_hospitals(task({"A": "link.csv"}), data).rows.get("A").table.rows() == 20
 
 
 def test_a_path_that_does_not_exist_names_those_that_do(data: Path, tmp_path: Path) -> None:
@@ -105,10 +106,11 @@ def test_a_path_that_does_not_exist_names_those_that_do(data: Path, tmp_path: Pa
 
 def test_rows_from_memory_as_a_frame_arrays_or_a_file(data: Path) -> None:
     frame = pandas.read_csv(data / "north" / "rows.csv")
-    assert load_hospitals(task(), Path(), {"A": frame})["A"].table.rows() == 20
-    assert load_hospitals(task(), Path(), {"A": data / "south"})["A"].table.rows() == 20
+    assert load_hospitals(task(), Path(), {"A": frame}).rows.get("A").table.rows() == 20
+    assert load_hospitals(task(), Path(), {"A": data / "south"}).rows.get("A").table.rows() == 20
     arrays = (np.zeros((20, 2)), np.arange(20) % 2)
-    assert load_hospitals(task(), Path(), {"A": arrays})["A"].table.rows() == 20
+    assert load_hospitals(task(), Path(), {"A": lambda: arrays}).rows.get("A").table.rows() == 20
+    assert load_hospitals(task(), Path(), {"A": arrays}).rows.get("A").table.rows() == 20
 
 
 def test_an_unknown_connector_is_a_mistake_in_the_task(data: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import tempfile
+import tracemalloc
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,15 @@ from engine_parts import Part, part
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medfed.core.codec import decode, encode, encoded_size
 from medfed.core.errors import CodecError
 from medfed.engine.fold import OrderedFold
 
 SITES = [f"site {letter}" for letter in "abcdefgh"]
 CONTRIBUTIONS = {site: part(1e8 / 3**k, (-1) ** k * 1.1, 1e-6 * k, rows=k + 1) for k, site in enumerate(SITES)}
 """Of such unlike size that a sum in another order has other bits."""
+
+SIZE = max(map(encoded_size, CONTRIBUTIONS.values()))
 
 
 def summed_in_order(sites: list[str]) -> tuple[bytes, bytes, int]:
@@ -35,12 +40,17 @@ def test_the_order_of_a_float32_sum_matters_for_these_contributions() -> None:
     assert forwards.tobytes() != backwards.tobytes()
 
 
-@given(order=st.permutations(SITES), missing=st.sets(st.sampled_from(SITES)), told=st.data())
+@given(
+    order=st.permutations(SITES),
+    missing=st.sets(st.sampled_from(SITES)),
+    early_contributions=st.sampled_from([0, 2, len(SITES)]),
+    told=st.data(),
+)
 def test_any_order_of_arrival_gives_the_bits_of_the_sum_in_order(
-    order: list[str], missing: set[str], told: st.DataObject
+    order: list[str], missing: set[str], early_contributions: int, told: st.DataObject
 ) -> None:
     present = [site for site in SITES if site not in missing]
-    with OrderedFold(SITES, Part) as fold:
+    with OrderedFold(SITES, Part, early_bytes=early_contributions * SIZE) as fold:
         for site in order:
             if site not in missing:
                 fold.contribute(site, CONTRIBUTIONS[site])
@@ -63,15 +73,74 @@ def test_nothing_waits_on_disk_when_sites_come_in_order(tmp_path: Path, monkeypa
         assert fold.finish() is not None
 
 
-def test_early_contributions_wait_on_disk_and_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("in_memory", [0, 1, 3])
+def test_early_contributions_beyond_those_kept_in_memory_wait_on_disk_and_are_removed(
+    in_memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with OrderedFold(SITES, Part) as fold:
+    with OrderedFold(SITES, Part, early_bytes=in_memory * SIZE) as fold:
         for site in SITES[:0:-1]:
             fold.contribute(site, CONTRIBUTIONS[site])
-        assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == len(SITES) - 1
+        assert files_below(tmp_path) == len(SITES) - 1 - in_memory
         fold.contribute(SITES[0], CONTRIBUTIONS[SITES[0]])
-        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert files_below(tmp_path) == 0
     assert not list(tmp_path.iterdir())
+
+
+def test_memory_is_free_for_other_early_contributions_once_they_are_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with OrderedFold(SITES, Part, early_bytes=SIZE) as fold:
+        for late, early in zip(SITES[::2], SITES[1::2], strict=True):
+            fold.contribute(early, CONTRIBUTIONS[early])
+            fold.contribute(late, CONTRIBUTIONS[late])
+            assert not list(tmp_path.iterdir())
+
+
+def files_below(folder: Path) -> int:
+    return sum(path.is_file() for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("order", [SITES, SITES[::-1]], ids=["in order", "early"])
+def test_a_contribution_may_be_overwritten_once_it_is_taken(order: list[str]) -> None:
+    buffer = bytearray(SIZE)
+    with OrderedFold(SITES, Part) as fold:
+        for site in order:
+            data = encode(CONTRIBUTIONS[site])
+            buffer[: len(data)] = data
+            fold.contribute(site, decode(memoryview(buffer)[: len(data)], Part))
+            buffer[:] = b"\xff" * SIZE
+        total = fold.finish()
+    assert total is not None
+    assert (total.values.tobytes(), total.squares.tobytes(), total.rows) == summed_in_order(SITES)
+
+
+def test_the_total_can_be_written_and_no_contribution_changes_with_it() -> None:
+    first, second = part(1.0, 2.0), part(3.0, 4.0)
+    with OrderedFold(["a", "b"], Part) as fold:
+        fold.contribute("a", decode(encode(first), Part))
+        fold.contribute("b", second)
+        total = fold.finish()
+    assert total is not None
+    total.values[:] = 0.0
+    assert (first.values.tolist(), second.values.tolist()) == ([1.0, 2.0], [3.0, 4.0])
+
+
+@pytest.mark.parametrize("order", [range(12), range(11, -1, -1)], ids=["in order", "from disk"])
+def test_memory_holds_the_total_and_one_contribution(order: Iterable[int]) -> None:
+    """Files that are mapped are not in Python's account, and need not be in memory."""
+    sites = [f"{number:02}" for number in range(12)]
+    sent = encode(part(*np.arange(50_000.0)))
+    with OrderedFold(sites, Part, early_bytes=0) as fold:
+        tracemalloc.start()
+        try:
+            for number in order:
+                fold.contribute(sites[number], decode(bytearray(sent), Part))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < 2.1 * len(sent)
 
 
 def test_the_spool_folder_goes_even_when_the_sum_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from medfed.core.errors import RunFolderError
 from medfed.core.examples import Split
 from medfed.engine.folder import Origin, RunFolder
-from medfed.engine.process import RoundMetrics, Row, RunState, SiteVersion
+from medfed.engine.process import RoundMetrics, Row, RunState, SiteVersions
 from medfed.engine.stopping import Progress
 from medfed.metrics.measure import Measure
 
@@ -20,7 +20,7 @@ ORIGIN = Origin("0123", "/data", "2026-01-31T10:15:00+00:00")
 
 
 def state(number: int, sites: int = 2) -> RunState:
-    versions = tuple(SiteVersion(f"site {k}", number * 10) for k in range(sites))
+    versions = SiteVersions.of({f"site {k}": number * 10 for k in range(sites)})
     return RunState(number, (), versions, Progress(), (), "")
 
 
@@ -87,7 +87,7 @@ def test_metrics_are_lines_and_the_checkpoint_is_the_last_state(folder: RunFolde
     restored = folder.restore()
     assert restored is not None
     assert restored.round == 2
-    assert [version.version for version in restored.versions] == [20, 20]
+    assert list(restored.versions.by_site().values()) == [20, 20]
     assert len(lines(folder)) == 4
 
 

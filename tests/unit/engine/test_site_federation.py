@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 from medfed.core.errors import QuorumLost, Refused
 from medfed.core.wire import Failure
 from medfed.engine.federation import share
-from medfed.engine.inprocess import InProcess
 
 SITES = ["east", "north", "south", "west"]
 HELLO = {site: Pong(f"hello from {site}") for site in SITES}
@@ -110,28 +109,6 @@ def test_a_fraction_of_a_whole_that_floating_point_overshoots_is_exact() -> None
 def test_no_reply_at_all_is_a_lost_quorum_even_where_none_is_asked_for() -> None:
     with pytest.raises(QuorumLost):
         federation_over(ScriptedEngine(bodies({})), SITES, quorum=0.01).sum(add_up, Ping(1))
-
-
-def test_a_site_past_its_deadline_is_silent_and_the_others_count() -> None:
-    nodes = {"fast": lambda r: reply_to(r, part(1.0)), "slow": lambda r: _after_a_while(reply_to(r, part(2.0)))}
-    engine = InProcess(nodes, deadline=0.1)
-    fed = federation_over(engine, ["fast", "slow"], quorum=1)  # type: ignore[arg-type]
-    assert fed.sum(add_up, Ping(1)).values.tolist() == [1.0]
-    (absence,) = fed.conversation.absences
-    assert (absence.site, absence.code, absence.step, absence.round) == ("slow", "silent", "engine_parts.add_up", 1)
-    assert fed.conversation.versions == {"fast": 1}
-
-
-def _after_a_while(reply):  # type: ignore[no-untyped-def]
-    import time
-
-    time.sleep(0.15)
-    return reply
-
-
-def test_without_a_deadline_a_slow_site_is_waited_for() -> None:
-    engine = InProcess({"slow": lambda r: _after_a_while(reply_to(r, part(2.0)))})
-    assert federation_over(engine, ["slow"]).sum(add_up, Ping(1)).values.tolist() == [2.0]  # type: ignore[arg-type]
 
 
 def test_a_failure_becomes_an_absence_with_its_own_code_and_sentence() -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
-import shutil
+import copy
+import os
+import signal
+import sqlite3
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from unittest import mock
 
 import pytest
 from engine_parts import Diary, Mood, Ping, Pong, request
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -19,8 +22,9 @@ from medfed.core.codec import encode
 from medfed.core.errors import MemoryLost
 from medfed.core.messages import Message
 from medfed.core.wire import Reply, Request
-from medfed.engine import memory as memory_module
+from medfed.engine import large
 from medfed.engine.memory import SiteMemory
+from medfed.engine.store import RunStore
 
 
 def handle(memory: SiteMemory, asked: Request, kept: tuple[Message, ...] = (), released: int = 10) -> Reply:
@@ -37,9 +41,10 @@ def entries(memory: SiteMemory, base: int) -> dict[str, Any]:
     return {kind.__name__: message.entry for kind, message in memory.at(base).items()}  # type: ignore[attr-defined]
 
 
-@pytest.fixture(params=["in the process", "in a folder"])
-def memory(request: pytest.FixtureRequest, tmp_path: Path) -> SiteMemory:
-    return SiteMemory(None if request.param == "in the process" else tmp_path / "site")
+@pytest.fixture(params=["in the process", "in a file"])
+def memory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SiteMemory]:
+    with RunStore.open(None if request.param == "in the process" else tmp_path / "store") as store:
+        yield store.site("north")
 
 
 def test_a_new_memory_is_empty(memory: SiteMemory) -> None:
@@ -132,25 +137,21 @@ def test_the_newest_message_of_a_type(memory: SiteMemory) -> None:
         memory.newest(Mood)
 
 
-def test_the_folder_holds_one_file_a_version_and_forgets_with_the_memory(tmp_path: Path) -> None:
-    memory = SiteMemory(tmp_path)
-    for number in range(3):
-        handle(memory, request(base=number, call=number))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["version-1", "version-2", "version-3"]
-    memory.settle(2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["settled", "version-3"]
-
-
-def test_a_failed_write_leaves_the_memory_as_it_was(tmp_path: Path) -> None:
-    memory = SiteMemory(tmp_path / "site")
-    handle(memory, request(), (Diary(1),))
-    shutil.move(tmp_path / "site", tmp_path / "elsewhere")
-    with pytest.raises(Exception, match="cannot write"):
-        memory.record(request(base=1, call=1), Pong("lost"), (Diary(2),), 10)
-    shutil.move(tmp_path / "elsewhere", tmp_path / "site")
-    assert memory.newest(Diary).entry == 1
-    assert (memory.requests, memory.released_bytes) == (1, 10)
-    assert memory.stored_reply(request(base=1, call=1)) is None
+def test_what_no_longer_counts_is_deleted(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path / "store") as store:
+        memory = store.site("north")
+        for number in range(9):
+            handle(memory, request(base=number, call=number), (Diary(number), Mood(number)))
+        handle(memory, request(base=8, call=8, message=Ping(9)), (Diary(9),))
+        memory.settle(8)
+    held = sqlite3.connect(tmp_path / "store")
+    assert held.execute("SELECT number FROM version").fetchall() == [(10,)]
+    assert held.execute("SELECT version, kind FROM kept ORDER BY version, kind").fetchall() == [
+        (8, "test.engine.diary"),
+        (8, "test.engine.mood"),
+        (10, "test.engine.diary"),
+    ]
+    held.close()
 
 
 @dataclass
@@ -188,19 +189,31 @@ class ModelMemory:
 numbers = st.integers(0, 3)
 
 
+class Undone(Exception):
+    """A transaction ends without a commit."""
+
+
 class MemoryBesideModel(RuleBasedStateMachine):
     """Any coordinator, right or wrong, and a site that may be restarted between any two requests."""
 
-    @initialize()
-    def open(self) -> None:
+    @initialize(in_files=st.booleans())
+    def open(self, in_files: bool) -> None:
+        self.patch = mock.patch.object(large, "_LARGE", 0 if in_files else 2**18)
+        self.patch.start()
         self.folder = tempfile.TemporaryDirectory()
-        self.memory = SiteMemory(Path(self.folder.name))
+        self._open()
         self.model = ModelMemory()
         self.asked: list[Request] = []
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
+            self.store.close()
             self.folder.cleanup()
+            self.patch.stop()
+
+    def _open(self) -> None:
+        self.store = RunStore.open(Path(self.folder.name) / "store")
+        self.memory = self.store.site("north")
 
     @rule(back=numbers, behind=numbers, call=numbers, diary=st.none() | numbers, mood=st.none() | numbers)
     def ask(self, back: int, behind: int, call: int, diary: int | None, mood: int | None) -> None:
@@ -218,7 +231,29 @@ class MemoryBesideModel(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        self.memory = SiteMemory(Path(self.folder.name))
+        self.store.close()
+        self._open()
+        self._say_again_what_is_settled()
+
+    def _say_again_what_is_settled(self) -> None:
+        """As the next request does: a process may end before the store has forgotten what was folded."""
+        self.memory.settle(self.model.settled[0])
+
+    @rule(back=numbers, diary=st.none() | numbers, fails=st.booleans(), restarts=st.booleans())
+    def ask_twice_in_one_transaction(self, back: int, diary: int | None, fails: bool, restarts: bool) -> None:
+        before = copy.deepcopy(self.model)
+        try:
+            with self.store.transaction():
+                for call in (7, 8):
+                    base = self.model.newest - (back if call == 7 else 0)
+                    self._handle(request(base=base, settled=base, call=call), diary, None)
+                if fails:
+                    raise Undone
+        except Undone:
+            self.model = before
+            self._say_again_what_is_settled()
+        if restarts:
+            self.restart()
 
     def _handle(self, asked: Request, diary: int | None, mood: int | None) -> None:
         digest = asked.digest().encode()
@@ -252,42 +287,14 @@ class MemoryBesideModel(RuleBasedStateMachine):
                     self.memory.at(number)
             else:
                 assert entries(self.memory, number) == expected
+        files = {file.name for file in Path(self.folder.name).glob("store-large/*/*")}
+        assert files == self.memory._versions().files
         assert self.memory.requests == self.model.requests
         assert self.memory.released_bytes == 10 * self.model.requests
 
 
 TestMemoryBesideModel = MemoryBesideModel.TestCase
 TestMemoryBesideModel.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-@contextmanager
-def killed_before_file_operation(number: int) -> Iterator[list[str]]:
-    """End the process before its n-th change of a file, a write or a removal; yields the changes made."""
-    made: list[str] = []
-    write, unlink = memory_module.write_atomically, Path.unlink
-
-    def count(name: str) -> None:
-        if len(made) == number:
-            raise Killed
-        made.append(name)
-
-    def counted_write(path: Path, *arguments: Any, **options: Any) -> None:
-        count(f"write {path.name}")
-        write(path, *arguments, **options)
-
-    def counted_unlink(path: Path, missing_ok: bool = False) -> None:
-        count(f"unlink {path.name}")
-        unlink(path, missing_ok=missing_ok)
-
-    with (
-        mock.patch.object(memory_module, "write_atomically", counted_write),
-        mock.patch.object(Path, "unlink", counted_unlink),
-    ):
-        yield made
 
 
 SCRIPT = (
@@ -303,50 +310,73 @@ SCRIPT = (
 """Preparation, a round, a lost reply whose work is abandoned, and rounds that settle the ones before."""
 
 
-def state_after(folder: Path) -> tuple[dict[str, Any], int, int, list[str]]:
-    memory = SiteMemory(folder)
-    return entries(memory, 8), memory.requests, memory.released_bytes, sorted(p.name for p in folder.iterdir())
+def play(path: Path, start: int = 0) -> None:
+    """Handle the script from one request on, noting each that is answered."""
+    with RunStore.open(path) as store, path.with_name("answered").open("a") as answered:
+        for asked, kept in SCRIPT[start:]:
+            handle(store.site("north"), asked, kept)
+            answered.write("x")
+            answered.flush()
 
 
-def all_file_operations() -> int:
-    with tempfile.TemporaryDirectory() as folder, killed_before_file_operation(10_000) as made:
-        memory = SiteMemory(Path(folder))
-        for asked, kept in SCRIPT:
-            handle(memory, asked, kept)
-    return len(made)
+def play_until(path: Path, kill_at: int) -> None:
+    """Play the script; this process is killed before its n-th SQL statement or change of a file."""
+    operations = 0
+
+    def count(event: str, arguments: Any) -> None:
+        nonlocal operations
+        if event in ("sql", "os.remove", "os.mkdir") or (event == "open" and str(path) in str(arguments[0])):
+            operations += 1
+            if operations == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+    connect = sqlite3.connect
+
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)
+        connection.set_trace_callback(lambda statement: count("sql", statement))
+        return connection
+
+    sqlite3.connect = traced
+    play(path)
+    path.with_name("operations").write_text(str(operations))
 
 
-@pytest.mark.parametrize("operation", range(all_file_operations()))
-def test_a_kill_before_any_file_operation_loses_nothing(operation: int, tmp_path: Path) -> None:
-    unbroken = SiteMemory(tmp_path / "unbroken")
-    for asked, kept in SCRIPT:
-        handle(unbroken, asked, kept)
-    done = 0
-    with pytest.raises(Killed), killed_before_file_operation(operation):
-        memory = SiteMemory(tmp_path / "killed")
-        for asked, kept in SCRIPT:
-            handle(memory, asked, kept)
-            done += 1
-    memory = SiteMemory(tmp_path / "killed")
-    for asked, kept in SCRIPT[done:]:
-        handle(memory, asked, kept)
-    assert state_after(tmp_path / "killed") == state_after(tmp_path / "unbroken")
+def in_a_child(path: Path, kill_at: int) -> int:
+    """The signal that ended a process of its own, in which the script was played, or 0."""
+    child = os.fork()
+    if child == 0:
+        play_until(path, kill_at)
+        os._exit(0)
+    return os.WTERMSIG(os.waitpid(child, 0)[1])
 
 
-def test_a_kill_between_folding_and_unlinking_is_one_of_those_moments(tmp_path: Path) -> None:
-    with killed_before_file_operation(10_000) as made:
-        memory = SiteMemory(tmp_path)
-        for asked, kept in SCRIPT:
-            handle(memory, asked, kept)
-    first = made.index("write settled")
-    assert made[first + 1 : first + 3] == ["unlink version-1", "unlink version-2"]
+def state_of(path: Path) -> tuple[Any, ...]:
+    with RunStore.open(path) as store:
+        memory = store.site("north")
+        state = entries(memory, 8), memory.requests, memory.released_bytes
+    held = sqlite3.connect(path)
+    tables = [held.execute(f"SELECT * FROM {name}").fetchall() for name in ("settled", "version", "kept")]
+    held.close()
+    files = {file.name: file.read_bytes() for file in path.parent.glob("store-large/*/*")}
+    return *state, tables, files
 
 
-@given(junk=st.binary(max_size=50))
-def test_a_torn_draft_beside_the_versions_is_never_read(junk: bytes) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        handle(SiteMemory(folder), request(), (Diary(1),))
-        (folder / ".version-2.partial").write_bytes(junk)
-        (folder / ".settled.partial").write_bytes(junk)
-        assert entries(SiteMemory(folder), 1) == {"Diary": 1}
+@pytest.mark.parametrize("size", [0, 2**18], ids=["all in files", "all in the database"])
+def test_a_kill_before_any_operation_loses_nothing(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large, "_LARGE", size)
+    unbroken = tmp_path / "unbroken" / "store"
+    unbroken.parent.mkdir()
+    assert in_a_child(unbroken, 10**9) == 0
+    expected = state_of(unbroken)
+    assert len(expected[-1]) == (4 if size == 0 else 0)
+    operations = int(unbroken.with_name("operations").read_text())
+    assert operations > 40
+    for number in range(1, operations + 1):
+        killed = tmp_path / str(number) / "store"
+        killed.parent.mkdir()
+        assert in_a_child(killed, number) == signal.SIGKILL
+        answered = killed.with_name("answered")
+        play(killed, start=len(answered.read_text()) if answered.exists() else 0)
+        assert state_of(killed) == expected

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,11 @@ from medfed.core.protocols import SiteContext
 from medfed.core.steps import Release, step
 from medfed.core.wire import Failure, Reply, Request
 from medfed.data.arrays import ArrayData, load_arrays
-from medfed.engine.memory import SiteMemory
+from medfed.engine.rows import SiteRows
 from medfed.engine.site import SiteNode
+from medfed.engine.store import RunStore
 from medfed.govern.keys import SigningKey
-from medfed.govern.ledger import Ledger
+from medfed.govern.ledger import LedgerFolder
 from medfed.models.catalogue import NetworkCache
 from medfed.spec.loading import task_of
 from medfed.spec.policy import Limits, Policy
@@ -35,9 +37,10 @@ TASK = task_of(
     }
 ).spec
 TABLE = load_arrays(TASK.data, "classification", "north", ArrayData(np.eye(40, 3), np.arange(40) % 2), 0)
+ROWS = SiteRows(TABLE)
 PATIENTS = TABLE.patients(None)
 ALLOWED = request(base=0, round_=1)
-SIZE = len(encode(ALLOWED))
+SIZE = len(encode(ALLOWED.message))
 KEPT = 2.0**20
 
 
@@ -83,6 +86,8 @@ class Site:
     def __init__(self, folder: Path, policy: Policy) -> None:
         self.folder = folder
         self.policy = policy
+        self.ledgers = LedgerFolder.open(folder / "ledger", SigningKey.generate(), durable=False)
+        self.store = RunStore.open(folder / "memory")
         self.node = SiteNode(
             run=RUN,
             site="north",
@@ -96,10 +101,10 @@ class Site:
                     "test_site_node.explain_itself",
                 }
             ),
-            table=TABLE,
+            rows=lambda: ROWS,
             policy=lambda: self.policy,
-            ledger=Ledger.open(folder / "ledger", "north", SigningKey.generate(), durable=False),
-            memory=SiteMemory(folder / "memory"),
+            ledger=self.ledgers.ledger("north"),
+            memory=self.store.site("north"),
             networks=NetworkCache(TASK.model, TASK.seed),
             log=folder / "site.log",
         )
@@ -110,8 +115,15 @@ class Site:
     def entries(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "ledger" / "north.jsonl").read_text().splitlines()]
 
-    def memory_files(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in (self.folder / "memory").iterdir()}
+    def close(self) -> None:
+        self.store.close()
+        self.ledgers.close()
+
+    @property
+    def handled(self) -> int:
+        """The requests of which anything stands in the memory on disk."""
+        with RunStore.open(self.folder / "memory") as store:
+            return store.site("north").requests
 
     @property
     def log(self) -> str:
@@ -124,7 +136,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     CALLS.clear()
     built = Site(tmp_path, tight_policy())
     yield built
-    built.node.ledger.detach()
+    built.close()
 
 
 def test_a_policy_that_allows_exactly_one_request_admits_it(site: Site) -> None:
@@ -163,13 +175,12 @@ ALTERED = [
 @pytest.mark.parametrize(("key", "value"), ALTERED, ids=[f"{key}={value}"[:40] for key, value in ALTERED])
 def test_one_altered_field_of_the_policy_refuses_and_the_step_does_not_run(site: Site, key: str, value: Any) -> None:
     site.policy = altered(site.policy, key, value)
-    before = site.memory_files()
     reply = site.handle(ALLOWED)
     assert isinstance(reply.body, Failure)
     assert reply.body.code == "refused"
     assert reply.version == ALLOWED.base
     assert CALLS == []
-    assert site.memory_files() == before
+    assert site.handled == 0
     (entry,) = site.entries()
     assert (entry["kind"], entry["code"]) == ("refusal", f"policy.{key}")
 
@@ -185,7 +196,7 @@ def test_a_reply_too_large_for_the_rest_of_the_limit_is_held_back_after_the_step
     reply = site.handle(ALLOWED)
     assert isinstance(reply.body, Failure)
     assert site.entries()[-1]["code"] == "policy.limits.released_bytes"
-    assert site.memory_files() == {}
+    assert site.handled == 0
 
 
 def test_limits_count_over_requests(site: Site) -> None:
@@ -247,7 +258,7 @@ def test_what_a_permissive_site_does_not_do_either(site: Site, asked: Request, k
     assert isinstance(reply.body, Failure)
     assert reply.body.step == asked.step
     assert CALLS == []
-    assert site.memory_files() == {}
+    assert site.handled == 0
     (entry,) = site.entries()
     assert (entry["kind"], entry["code"]) == (kind, code)
 
@@ -282,13 +293,13 @@ def test_a_log_that_cannot_be_written_keeps_no_reply_from_leaving(site: Site) ->
 
 
 def close_the_ledger(site: Site) -> None:
-    site.node.ledger.detach()
+    site.ledgers.close()
 
 
 def fill_the_disk(site: Site) -> None:
     """Put a device that is always full behind the ledger's descriptor."""
     full = os.open("/dev/full", os.O_WRONLY)
-    os.dup2(full, site.node.ledger._entries.descriptor)
+    os.dup2(full, site.ledgers._files.descriptor("north.jsonl", new=False))
     os.close(full)
 
 
@@ -296,7 +307,7 @@ def fill_the_disk(site: Site) -> None:
 def test_without_a_ledger_nothing_leaves_and_nothing_is_kept(site: Site, break_ledger: Any) -> None:
     site.policy = Policy.permissive()
     assert isinstance(site.handle(ALLOWED).body, Part)
-    before, written = site.memory_files(), site.entries()
+    written = site.entries()
     break_ledger(site)
     asked = request(base=1, call=1)
     reply = site.handle(asked)
@@ -304,7 +315,7 @@ def test_without_a_ledger_nothing_leaves_and_nothing_is_kept(site: Site, break_l
     assert reply.body.code == "refused"
     assert "ledger could not be written" in reply.body.sentence
     assert reply.version == 1
-    assert site.memory_files() == before
+    assert site.handled == 1
     assert site.node.memory.stored_reply(asked) is None
     assert site.entries() == written
     assert "its ledger could not be written" in site.log
@@ -313,7 +324,7 @@ def test_without_a_ledger_nothing_leaves_and_nothing_is_kept(site: Site, break_l
 def test_a_repeat_does_not_leave_without_a_ledger_either(site: Site) -> None:
     site.policy = Policy.permissive()
     site.handle(ALLOWED)
-    site.node.ledger.detach()
+    site.ledgers.close()
     assert isinstance(site.handle(ALLOWED).body, Failure)
 
 
@@ -337,7 +348,9 @@ def test_a_repeated_request_is_refused_under_a_policy_that_no_longer_allows_it(s
 
 def test_a_repeat_after_a_restart_still_computes_nothing(site: Site) -> None:
     first = site.handle(ALLOWED)
-    restarted = replace(site.node, memory=SiteMemory(site.folder / "memory"))
+    site.store.close()
+    site.store = RunStore.open(site.folder / "memory")
+    restarted = replace(site.node, memory=site.store.site("north"))
     assert encode(restarted.handle(ALLOWED)) == encode(first)
     assert CALLS == ["north"]
 
@@ -348,7 +361,7 @@ def test_nan_in_a_summed_reply_does_not_leave(site: Site) -> None:
     assert isinstance(reply.body, Failure)
     assert CALLS == ["north"]
     assert (site.entries()[-1]["kind"], site.entries()[-1]["code"]) == ("failure", "data")
-    assert site.memory_files() == {}
+    assert site.handled == 0
 
 
 def test_what_a_failed_step_kept_is_not_remembered(site: Site) -> None:
@@ -374,11 +387,15 @@ def test_a_base_older_than_what_the_coordinator_settled_is_refused(site: Site) -
 def test_a_memory_that_cannot_be_written_gives_a_failure_in_place_of_the_reply(site: Site) -> None:
     site.policy = Policy.permissive()
     site.handle(ALLOWED)
-    (site.folder / "memory" / ".version-2.partial").mkdir()
+    other = sqlite3.connect(site.folder / "memory")
+    other.execute("CREATE TRIGGER full BEFORE INSERT ON version BEGIN SELECT RAISE(FAIL, 'full'); END")
+    other.commit()
     asked = request(base=1, call=1)
     reply = site.handle(asked)
     assert isinstance(reply.body, Failure)
     assert reply.body.code == "run_folder"
-    (site.folder / "memory" / ".version-2.partial").rmdir()
+    other.execute("DROP TRIGGER full")
+    other.commit()
+    other.close()
     assert isinstance(site.handle(asked).body, Part)
     assert site.node.memory.newest(Diary).entry == 2

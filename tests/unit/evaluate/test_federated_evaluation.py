@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any
 
 import numpy as np
 import pytest
+from memory_sites import MemorySite, binary_site, by_name, is_withheld, one_class, policy
 from sklearn import metrics as sklearn
 
 import medfed
@@ -14,59 +13,8 @@ from medfed.core.errors import QuorumLost, Refused
 from medfed.core.examples import Predictions, Split
 from medfed.core.messages import add
 from medfed.core.steps import Release
-from medfed.data.encoding import Encoding, new_encoding
-from medfed.data.findings import Findings, Tally
-from medfed.data.kinds import objects
-from medfed.data.splits import SPLITS
-from medfed.data.table import SiteTable
 from medfed.evaluate.evaluation import FEDERATED, Candidate, curves, evaluate
 from medfed.metrics.measure import Measure, Measures
-from medfed.spec.policy import Policy
-from medfed.spec.task import TaskSpec
-
-TASK = TaskSpec.model_validate(
-    {
-        "task_type": "classification",
-        "model": "logistic",
-        "federation": {"strategy": "fedavg"},
-        "evaluation": {"bins": 100},
-    }
-)
-
-
-@dataclass
-class MemorySite:
-    """A site whose predictions are given; ``weights`` of a candidate are added to them.
-
-    rows_each: the rows of one patient, who keeps one class.
-    """
-
-    predictions: Predictions
-    policy: Policy = field(default_factory=Policy.permissive)
-    rows_each: int = 1
-    classes: int = 2
-
-    def predict(self, weights: np.ndarray, split: Split) -> Predictions:
-        assert split is Split.TEST
-        return Predictions(self.predictions.scores + weights.sum(), self.predictions.targets)
-
-    def recall(self, kind: type) -> Encoding:
-        assert kind is Encoding
-        return new_encoding({}, {}, "none", tuple(str(number) for number in range(self.classes)))
-
-    def resource(self, kind: type) -> Any:
-        return {TaskSpec: TASK, Policy: self.policy, SiteTable: self.table()}[kind]
-
-    def table(self) -> SiteTable:
-        """The rows behind the predictions, all of the test split."""
-        targets, rows = self.predictions.targets, len(self.predictions)
-        seen: Counter[float] = Counter()
-        ids = []
-        for target in targets.tolist():
-            ids.append(f"{target}/{seen[target] // self.rows_each}")
-            seen[target] += 1
-        split = np.full(rows, SPLITS.index(Split.TEST), np.int8)
-        return SiteTable("memory", {}, {}, {}, objects(ids), targets, None, split, Findings(Tally(rows, rows)))
 
 
 @dataclass
@@ -97,24 +45,9 @@ def candidates(fed: MemoryFederation, classes: int, **shifts: float) -> dict[str
     return {site: Candidate(np.array([shifts.get(site, 0.0)], np.float32), Split.TEST, classes) for site in fed.members}
 
 
-def by_name(measures: Measures) -> dict[str, Measure]:
-    return {each.metric: each for each in measures.measures}
-
-
-def binary_site(rows: int, seed: int, policy: Policy | None = None) -> MemorySite:
-    rng = np.random.default_rng(seed)
-    targets = rng.integers(0, 2, rows)
-    scores = np.clip(0.3 * targets + rng.uniform(0.05, 0.65, rows), 0, 1)
-    return MemorySite(Predictions(scores, targets), policy or Policy.permissive())
-
-
 def pooled(fed: MemoryFederation) -> Predictions:
     each = [site.predictions for site in fed.members.values()]
     return Predictions(np.concatenate([p.scores for p in each]), np.concatenate([p.targets for p in each]))
-
-
-def policy(**changes: Any) -> Policy:
-    return Policy.permissive().model_copy(update=changes)
 
 
 # ------------------------------------------------------------------------------------------ federated equals pooled
@@ -195,10 +128,6 @@ def test_regression_keeps_its_r2_at_a_huge_mean_by_a_second_sum_about_it():
 # ------------------------------------------------------------------------------------------ what is withheld
 
 
-def is_withheld(measures: Measures) -> bool:
-    return {(each.value, each.n, each.reason) for each in measures.measures} == {(None, 0, "withheld")}
-
-
 def test_a_site_that_refuses_its_own_metrics_still_counts_in_the_total():
     fed = MemoryFederation({"a": binary_site(40, 1), "shy": binary_site(30, 2, policy(releases=("sum",)))})
     measured = evaluate(fed, candidates(fed, 2))
@@ -213,10 +142,6 @@ def test_where_sums_are_refused_the_total_is_withheld():
     assert is_withheld(measured[FEDERATED])
     assert set(curves(fed, candidates(fed, 2), 2)) == {"a", "b"}
     check_binary(by_name(measured["b"]), fed.members["b"].predictions, 1e-12)
-
-
-def one_class(rows: int, **changes: Any) -> MemorySite:
-    return MemorySite(Predictions(np.linspace(0.1, 0.9, rows), np.zeros(rows, np.int64)), policy(**changes))
 
 
 @pytest.mark.parametrize(("rows", "withheld"), [(1, True), (19, True), (20, False), (21, False), (0, False)])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medfed.core import codec
 from medfed.core.codec import encode
 from medfed.core.errors import DataError, RefusalReason, Refused
 from medfed.core.messages import Message, Moments, Vector, adds
@@ -241,3 +242,14 @@ def test_a_payload_is_described_without_its_values() -> None:
     )
     assert payload.bytes == len(encode(message))
     assert payload.digest == hashlib.sha256(encode(message)).hexdigest()
+
+
+def test_the_bytes_of_a_reply_are_gone_through_once_for_its_limit_and_its_ledger_entry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passes: list[Message] = []
+    monkeypatch.setattr(codec, "parts", lambda message, parts=codec.parts: (passes.append(message), parts(message))[1])
+    reply = Total(np.zeros(4), 7)
+    check_release(limited(released_bytes=10**6), form_total, reply, FACTS)
+    describe_payload(reply)
+    assert passes == [reply]

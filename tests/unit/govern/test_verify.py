@@ -7,7 +7,9 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +20,7 @@ from medfed.core.steps import Release
 from medfed.govern.entries import OpenedEntry, ReleaseEntry
 from medfed.govern.heads import Head, encode_head
 from medfed.govern.keys import SigningKey, VerifyKey
-from medfed.govern.ledger import Ledger
+from medfed.govern.ledger import Ledger, LedgerFolder
 from medfed.govern.merkle import leaf_hash, root_of
 from medfed.govern.verify import verify_ledgers
 
@@ -30,8 +32,20 @@ on_disk = settings(deadline=None, max_examples=60)
 
 
 def record_run(folder: Path, *, run: str = "run", close: bool = True, digest: str = "ab") -> None:
-    """Three parties, four rounds: sites release twice and sign; each witnesses the other side's head."""
-    ledgers = {p: Ledger.open(folder, p, KEYS[p], durable=False) for p in PARTIES}
+    """Three parties, four rounds: sites release twice and sign; each witnesses the other side's head.
+
+    Each party writes with its own key in a folder of its own; the run's folder gets copies.
+    """
+    with ExitStack() as apart:
+        places = {p: apart.enter_context(TemporaryDirectory()) for p in PARTIES}
+        folders = {p: apart.enter_context(LedgerFolder.open(Path(places[p]), KEYS[p], durable=False)) for p in PARTIES}
+        record_rounds({p: folders[p].ledger(p) for p in PARTIES}, run, close=close, digest=digest)
+        for place in places.values():
+            for path in Path(place).glob("*.jsonl"):
+                shutil.copy(path, folder / path.name)
+
+
+def record_rounds(ledgers: dict[str, Ledger], run: str, *, close: bool, digest: str) -> None:
     hub = ledgers["coordinator"]
     for ledger in ledgers.values():
         ledger.append(OpenedEntry(run, "ab" * 32, "0.1"))
@@ -58,8 +72,6 @@ def record_run(folder: Path, *, run: str = "run", close: bool = True, digest: st
     for ledger in ledgers.values():
         if close:
             ledger.close(run, "done")
-        else:
-            ledger.detach()
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +158,9 @@ def test_an_honest_run_verifies(finished: Path, unfinished: Path) -> None:
 
 def test_one_key_may_serve_all_parties_of_a_simulation(tmp_path: Path) -> None:
     key = SigningKey.generate()
-    for party in PARTIES:
-        with Ledger.open(tmp_path, party, key, durable=False) as ledger:
+    with LedgerFolder.open(tmp_path, key, durable=False) as ledgers:
+        for party in PARTIES:
+            ledger = ledgers.ledger(party)
             ledger.append(OpenedEntry("run", "ab", "0.1"))
             ledger.close("run", "done")
     assert len(verify_ledgers(tmp_path, key.verify_key, finished=True)) == 3
@@ -214,7 +227,8 @@ def test_what_stands_in_an_entrys_place_is_named(finished: Path, scratch: Copy) 
 
 
 def test_entries_of_two_runs_in_one_ledger_are_refused(tmp_path: Path) -> None:
-    with Ledger.open(tmp_path, "north", KEYS["north"], durable=False) as ledger:
+    with LedgerFolder.open(tmp_path, KEYS["north"], durable=False) as ledgers:
+        ledger = ledgers.ledger("north")
         ledger.append(OpenedEntry("run", "ab", "0.1"))
         ledger.append(OpenedEntry("other", "ab", "0.1"))
         ledger.sign_head(0)
@@ -432,8 +446,8 @@ def test_a_ledger_of_another_run_cannot_be_put_in_its_place(
 def test_a_finished_run_needs_its_last_entry(unfinished: Path, scratch: Copy) -> None:
     folder = scratch(unfinished)
     for party in PARTIES:
-        with Ledger.open(folder, party, KEYS[party], durable=False) as ledger:
-            ledger.sign_head(ROUNDS)
+        with LedgerFolder.open(folder, KEYS[party], durable=False) as ledgers:
+            ledgers.ledger(party).sign_head(ROUNDS)
     assert all(v.signed == v.entries for v in verify_ledgers(folder, TRUST, finished=False))
     assert "no closed entry" in rejected(folder, finished=True)
 

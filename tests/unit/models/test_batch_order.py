@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from medfed.core.rng import generator
-from medfed.models.batches import Position, batches, updates_per_epoch
+from medfed.models.batches import Position, batch_table, batches, updates_per_epoch
 
 ROWS, SIZES = st.integers(1, 40), st.integers(1, 50)
 
@@ -73,3 +73,23 @@ def test_positions_are_those_after_the_batch():
         Position(1, 0),
         Position(1, 2),
     ]
+
+
+@given(ROWS, SIZES, st.integers(0, 30), st.integers(1, 30))
+def test_a_table_holds_the_batches_of_the_stream_from_any_position(rows, size, pause, updates):
+    size = min(size, rows)
+    drawn = list(islice(stream(rows, size), pause + updates))
+    start = drawn[pause - 1][1] if pause else Position()
+    table = batch_table(rows, size, start, lambda epoch: generator(0, "order", epoch), updates)
+    assert table.index.shape == (updates, size)
+    assert table.after == drawn[-1][1]
+    for row, count, (batch, _) in zip(table.index, table.counts, drawn[pause:], strict=True):
+        np.testing.assert_array_equal(row[:count], batch)
+        assert not row[count:].any()
+
+
+def test_a_table_from_beyond_the_last_row_begins_the_next_epoch():
+    """A site may have lost rows since the position was noted."""
+    table = batch_table(4, 3, Position(2, 9), lambda epoch: generator(0, "order", epoch), updates=1)
+    np.testing.assert_array_equal(table.index[0], next(stream(4, 3, Position(3, 0)))[0])
+    assert table.after == Position(3, 3)

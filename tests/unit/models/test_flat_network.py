@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 
 import numpy as np
 import pytest
@@ -144,3 +145,88 @@ def test_weights_that_came_over_the_wire_are_loaded_though_they_are_read_only(ca
     frozen.flags.writeable = False
     network.load(frozen)
     assert network.vector().tolist() == frozen.tolist()
+
+
+# ------------------------------------------------------------------------------------------ the gradient's memory
+
+
+def test_a_forgotten_gradient_is_freed_and_the_next_begins_with_zeros(case):
+    network, untouched, x = case
+    network.module(x).square().sum().backward()
+    held = weakref.ref(network.gradient)
+    network.forget_gradient()
+    assert held() is None
+    assert not network.gradient.any()
+    network.module(x).sum().backward()
+    loss = untouched(x).sum()
+    expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(untouched.parameters()))])
+    np.testing.assert_allclose(network.gradient, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_what_was_accumulated_before_the_first_look_is_kept():
+    network = Network(nn.Linear(2, 1))
+    for _ in range(2):
+        network.module(torch.tensor([[3.0, 4.0]])).sum().backward()
+    assert network.gradient.tolist() == [6.0, 8.0, 2.0]
+    network.module(torch.tensor([[3.0, 4.0]])).sum().backward()
+    assert network.gradient.tolist() == [9.0, 12.0, 3.0]
+
+
+def test_a_frozen_parameter_has_no_gradient():
+    module = mlp()
+    module[0].weight.requires_grad_(False)
+    network = Network(module)
+    network.module(torch.randn(5, 4)).sum().backward()
+    assert not network.gradient[:24].any()
+    assert network.gradient[24:].any()
+
+
+# ------------------------------------------------------------------------------------------ convolutions
+
+
+class FlattensByView(nn.Module):
+    """A convolution whose output is flattened in a way that only the ordinary order in memory allows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.linear = nn.Conv2d(1, 3, 2), nn.Linear(12, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.convolution(x).view(len(x), -1))
+
+
+def over(convolution: nn.Module) -> nn.Module:
+    return nn.Sequential(convolution, nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+
+
+CONVOLUTIONS = {
+    "images": (lambda: over(nn.Conv2d(2, 4, 3)), (5, 2, 8, 6), torch.channels_last),
+    "grey images": (lambda: over(nn.Conv2d(1, 4, 3)), (5, 1, 8, 6), torch.channels_last),
+    "volumes": (lambda: over(nn.Conv3d(2, 4, 3)), (5, 2, 6, 5, 4), torch.channels_last_3d),
+    "batch norm": (convolutional, (5, 1, 3, 3), torch.channels_last),
+    "transposed": (lambda: over(nn.ConvTranspose2d(2, 4, 3)), (5, 2, 8, 6), torch.channels_last),
+    "signals": (lambda: over(nn.Conv1d(2, 4, 3)), (5, 2, 8), None),
+    "flattened by view": (FlattensByView, (5, 1, 3, 3), None),
+}
+
+
+@pytest.mark.parametrize(("build", "shape", "layout"), CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_convolutions_see_the_same_inputs_channels_last_where_they_can(build, shape, layout):
+    module, x = build(), torch.randn(shape)
+    module(x)
+    untouched, network = copy.deepcopy(module).eval(), Network(module)
+    before = network.vector()
+    assert network.has_convolutions
+    laid_out = network.laid_out(x)
+    assert torch.equal(laid_out, x)
+    assert laid_out.stride() == (x if layout is None else torch.empty(shape, memory_format=layout).copy_(x)).stride()
+    assert network.module.training
+    assert network.vector().tobytes() == before.tobytes()
+    np.testing.assert_allclose(network.module.eval()(laid_out).detach(), untouched(x).detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("build", [mlp, Tied])
+def test_other_networks_have_their_inputs_as_they_are(build):
+    network, x = Network(build()), torch.randn(5, 4)
+    assert not network.has_convolutions
+    assert network.laid_out(x) is x

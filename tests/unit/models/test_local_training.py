@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import math
+import subprocess
+import sys
 from itertools import islice, pairwise
 
 import numpy as np
@@ -18,7 +20,7 @@ from medfed.models.batches import Position, batches
 from medfed.models.catalogue import build_network
 from medfed.models.loss import local_loss
 from medfed.models.network import Network
-from medfed.models.training import Session, learning_rate, one_thread, predict, train
+from medfed.models.training import Session, learning_rate, one_thread, predict, predict_many, train
 from medfed.spec.task import FederationSpec, ModelSpec
 
 RNG = np.random.default_rng(5)
@@ -252,6 +254,98 @@ def test_threads_are_one_while_training_and_restored_after_it_even_where_it_fail
         torch.set_num_threads(before)
 
 
+# ------------------------------------------------------------------------------------------ convolutions, precision
+
+IMAGES = Examples(RNG.normal(size=(40, 1, 12, 10)).astype(np.float32), np.arange(40) % 2)
+IMAGES.features[1::2, :, :6] += 1.0
+
+
+def cnn() -> Network:
+    return build_network(ModelSpec(name="cnn"), (1, 12, 10), 1, seed=3)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_convolutions_train_as_in_the_textbook_loop(settings):
+    spec, ours = federation(**settings), cnn()
+    plain = copy.deepcopy(ours.module)
+    session = run(ours, IMAGES, spec)
+    expected = plain_loop(plain, IMAGES, spec, session.trained.updates, binary_loss)
+    np.testing.assert_allclose(session.trained.weights, expected, rtol=1e-3, atol=2e-5)
+
+
+def mean_loss(net: Network, examples: Examples) -> float:
+    p = predict(net, examples, "classification").scores
+    return float(-np.log(np.where(examples.targets == 1, p, 1 - p)).mean())
+
+
+@pytest.mark.parametrize(
+    ("build", "examples"), [(cnn, IMAGES), (lambda: network("mlp", hidden=[16]), BINARY)], ids=["cnn", "mlp"]
+)
+def test_bfloat16_trains_nearly_as_float32_does(build, examples):
+    """Its eight bits of mantissa give the way to go to a few per cent; weights and their sums remain float32."""
+    nets = {"start": build(), "float32": build(), "bfloat16": build()}
+    for precision in ("float32", "bfloat16"):
+        run(nets[precision], examples, federation(local_epochs=8, lr=0.02, precision=precision))
+    losses = {name: mean_loss(net, examples) for name, net in nets.items()}
+    assert losses["float32"] < 0.8 * losses["start"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], abs=0.02 * (losses["start"] - losses["float32"]))
+    start, exact, rounded = (net.vector() for net in nets.values())
+    assert 0 < np.linalg.norm(rounded - exact) < 0.1 * np.linalg.norm(exact - start)
+    assert rounded.dtype == np.float32
+    assert federation().precision == "float32"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_forward_passes_alone_are_in_the_tasks_precision(precision):
+    net, seen = network("mlp"), []
+    net.module[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    run(
+        net,
+        BINARY,
+        federation(precision=precision, local_updates=2),
+        transform=lambda g, w: seen.extend([g.dtype, w.dtype]),
+    )
+    predict(net, BINARY, "classification")
+    assert seen == [getattr(torch, precision), torch.float32, torch.float32] * 2 + [torch.float32]
+
+
+THREE_MODELS = """
+import resource, sys
+import numpy as np, torch
+from torch import nn
+from medfed.core.examples import Examples
+from medfed.core.rng import generator
+from medfed.models.batches import Position
+from medfed.models.loss import squared_error
+from medfed.models.network import Network
+from medfed.models.training import train
+from medfed.spec.task import FederationSpec
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def session(network):
+    return train(network, examples, squared_error, federation, round_number=1, position=Position(), optimizer=None,
+                 generator=lambda epoch: generator(0, epoch))
+
+federation = FederationSpec(strategy={"name": "fedavg"}, local_updates=2, lr=1e-6)
+examples = Examples(np.ones((4, 1000), np.float32), np.zeros(4, np.float32))
+session(Network(nn.Linear(1000, 1)))
+network = Network(nn.Sequential(*(nn.Linear(1000, 1000) for _ in range(16)), nn.Linear(1000, 1)))
+network.load(network.vector())
+before = peak()
+session(network)
+print((peak() - before) / (4 * network.size))
+"""
+
+
+def test_a_site_holds_three_models_what_came_its_own_and_the_gradient_or_the_outcome():
+    """Two models are the peak before: the network's own, and what it loads. Of the latter's room, which is free again,
+    first the gradient takes its share, then the outcome; more is needed for the gradient of a layer alone."""
+    done = subprocess.run([sys.executable, "-c", THREE_MODELS], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.6
+
+
 # ------------------------------------------------------------------------------------------ predictions
 
 
@@ -306,6 +400,52 @@ def test_many_rows_are_scored_in_parts_to_the_same_numbers():
     found = predict(network("linear"), Examples(x, np.zeros(10_000, np.float32)), "regression").scores
     weights = network("linear").vector().astype(float)
     np.testing.assert_allclose(found, x @ weights[:FEATURES] + weights[FEATURES], rtol=1e-4, atol=1e-5)
+
+
+class Recorded(nn.Module):
+    """One weight, and the number of rows of each batch that it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.rows: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.rows.append(len(x))
+        return x.flatten(1).mean(1, keepdim=True) * self.weight
+
+
+@pytest.mark.parametrize(
+    ("shape", "batches"),
+    [
+        ((5000, 3), [4096, 904]),
+        ((3000, 1, 28, 28), [1337, 1337, 326]),
+        ((13, 3, 300, 300), [3, 3, 3, 3, 1]),
+        ((2, 3, 1000, 1000), [1, 1]),
+        ((0, 3), [0]),
+    ],
+    ids=str,
+)
+def test_rows_are_scored_in_batches_of_bounded_size(shape, batches):
+    network, x = Network(Recorded()), RNG.random(shape, np.float32)
+    found = predict(network, Examples(x, np.zeros(len(x), np.float32)), "regression").scores
+    assert network.module.rows == batches
+    np.testing.assert_allclose(found, x.reshape(len(x), math.prod(shape[1:])).mean(1), rtol=1e-4)
+
+
+@given(st.lists(st.integers(0, 30), max_size=6), st.sampled_from([(1, 2), (2, 2), (3, 3), (1, 0)]))
+def test_several_sites_scored_together_are_scored_alike(sizes, outputs_and_classes):
+    outputs, classes = outputs_and_classes
+    task_type = "classification" if classes else "regression"
+    net, rng = network("mlp", outputs, hidden=[5]), np.random.default_rng(sum(sizes))
+    sites = [Examples(rng.normal(size=(n, FEATURES)).astype(np.float32), rng.integers(0, 2, n)) for n in sizes]
+    together = predict_many(net, sites, task_type)
+    assert len(together) == len(sites)
+    for found, examples in zip(together, sites, strict=True):
+        alone = predict(net, examples, task_type)
+        assert found.scores.shape == alone.scores.shape
+        np.testing.assert_allclose(found.scores, alone.scores, rtol=0, atol=1e-6)
+        assert found.targets is examples.targets
 
 
 def test_a_network_with_batch_norm_trains_and_its_statistics_travel_with_the_weights():

@@ -26,6 +26,7 @@ KINDS = {
     "four": Kind(rounds=12),
     "one site, one round": Kind(sites=("Cleveland",), rounds=1),
     "forty": Kind(sites=MANY, rounds=2),
+    "sixty": Kind(sites=tuple(f"Hospital {i:02d}" for i in range(60)), rounds=3),
     "evil": Kind(sites=EVIL, rounds=3),
     "valueless": Kind(rounds=3, valueless=True),
     "regression": Kind(rounds=3, task_type="regression"),

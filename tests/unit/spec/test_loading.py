@@ -79,8 +79,8 @@ BAD = {
                  1, "task_type: survival", "classification"),
     "secure": (HEAD + "privacy:\n  aggregation: secure\n", 6, "not available in this version", "clear"),
     "flare": (HEAD + "engine: {name: flare}\n", 5, "not available in this version", "inprocess"),
-    "workers": (HEAD + "engine: {workers: 4}\n", 5, "not available in this version", "1 or auto"),
-    "batched": (HEAD + "engine: {batched: auto}\n", 5, "not available in this version", "off"),
+    "workers": (HEAD + "engine: {workers: 0}\n", 5, "at least 1 and at most 1024", "workers: auto"),
+    "batched": (HEAD + "engine: {batched: always}\n", 5, "one of `auto`, `off`", "batched: auto"),
     # keys that must agree
     "epochs and rounds": (HEAD + "  epochs: 3\n  rounds: 3\n", 6, "rounds", "keep `epochs`"),
     "epochs and local_epochs": (HEAD + "  local_epochs: 3\n  epochs: 3\n", 5, "local_epochs", "rounds"),

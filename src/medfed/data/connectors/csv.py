@@ -1,4 +1,5 @@
-"""Connector ``csv``: one delimited text file, read by a DuckDB that is locked away from everything else.
+"""Connector ``csv``: one delimited text file, read by a DuckDB that is locked away from everything else, unless it is
+small and so plain that it needs no parser: no quotation mark, and as many fields on every line.
 
 Options in ``data.connector``: ``delimiter`` (else found in the first line: comma, semicolon, tab or bar);
 ``header: false`` with ``names: [...]`` for a file that does not name its columns. A folder stands for the one
@@ -20,7 +21,8 @@ import numpy as np
 
 from medfed.core.errors import DataError, TaskError
 from medfed.data.columns import wanted_columns
-from medfed.data.kinds import number
+from medfed.data.delimited import plain_columns
+from medfed.data.kinds import Texts, number
 from medfed.data.raw import RawTable
 from medfed.spec.task import DataSpec
 
@@ -57,19 +59,28 @@ class Dialect:
     skip: int
 
 
+@dataclass(frozen=True)
+class Opening:
+    """How a file begins: its first line that is not blank, how many are above it, and, if it is short, all its text."""
+
+    above: int
+    line: str
+    whole: str | None
+
+
 def read_csv(path: Path, data: DataSpec, where: str) -> RawTable:
     """The file's columns as text. Raises DataError naming ``where`` and file, TaskError for wrong options."""
     options = _checked_options(data.connector.options, where)
     file = _file_of(path, where)
     where = f"{where} ({file.name})"
-    dialect = _dialect(_first_line(file, where), options, wanted_columns(data), where)
-    connection = _loaded(file, dialect, where)
-    try:
-        fetched = connection.execute("SELECT * FROM rows").fetchnumpy()
-    finally:
-        connection.close()
-    columns = {n: _filled(fetched[f"c{i}"]) for i, n in enumerate(dialect.names)}
-    return RawTable(columns, file.name, first_line=1 + dialect.skip)
+    opening = _opening(file, where)
+    dialect = _dialect(opening, options, wanted_columns(data), where)
+    columns = None
+    if opening.whole is not None:
+        columns = plain_columns(opening.whole, dialect.delimiter, len(dialect.names), dialect.skip)
+    if columns is None:
+        columns = _parsed(file, dialect, where)
+    return RawTable(dict(zip(dialect.names, columns, strict=True)), file.name, first_line=1 + dialect.skip)
 
 
 CONNECTOR = read_csv
@@ -83,14 +94,21 @@ def locked_connection(path: Path) -> duckdb.DuckDBPyConnection:
     database and no extension can be opened or written, and no setting can be changed. Columns are named c0,
     c1, … Raises DataError where the file cannot be read.
     """
-    return _loaded(path, _dialect(_first_line(path, str(path)), {}, (), str(path)), str(path))
+    return _loaded(path, _dialect(_opening(path, str(path)), {}, (), str(path)), str(path))
+
+
+def _parsed(file: Path, dialect: Dialect, where: str) -> list[Texts]:
+    connection = _loaded(file, dialect, where)
+    try:
+        fetched = connection.execute("SELECT * FROM rows").fetchnumpy()
+    finally:
+        connection.close()
+    return [_filled(fetched[f"c{i}"]) for i in range(len(dialect.names))]
 
 
 def _loaded(file: Path, dialect: Dialect, where: str) -> duckdb.DuckDBPyConnection:
     import duckdb
 
-    if set("*?[") & set(str(file)):
-        raise DataError("a path with *, ? or [ in it cannot be read", where=where, remedy="rename the file or folder")
     connection = duckdb.connect(":memory:", config={"threads": "1"})
     types = {f"c{i}": "VARCHAR" for i in range(len(dialect.names))}
     try:
@@ -169,11 +187,12 @@ def _unreadable(path: Path, error: OSError, where: str) -> DataError:
     return DataError(f"{path} cannot be read ({error.strerror})", where=where, remedy="mend its permissions")
 
 
-def _first_line(file: Path, where: str) -> tuple[int, str]:
-    """How many blank lines come first, and the line after them; on the way, the whole file is checked to be
-    UTF-8 text."""
+def _opening(file: Path, where: str) -> Opening:
+    """The beginning of the file; on the way, the whole of it is checked to be UTF-8 text."""
+    if set("*?[") & set(str(file)):
+        raise DataError("a path with *, ? or [ in it cannot be read", where=where, remedy="rename the file or folder")
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    first, line = "", 1
+    first, line, chunks = "", 1, 0
     try:
         with file.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
@@ -182,14 +201,15 @@ def _first_line(file: Path, where: str) -> tuple[int, str]:
                 if "\n" not in first.lstrip() and len(first) < _LONGEST_LINE:
                     first += text
                 line += chunk.count(b"\n")
+                chunks += 1
             _decoded(decoder, b"", line, where, final=True)
     except OSError as error:
         raise _unreadable(file, error, where) from None
     lines = re.split(r"\r\n|\r|\n", first)
-    named = next(((above, text) for above, text in enumerate(lines) if text.strip()), None)
-    if named is None:
-        raise DataError("the file is empty", where=where, remedy="it needs a line of column names and one of values")
-    return named
+    for above, text in enumerate(lines):
+        if text.strip():
+            return Opening(above, text, whole=first if chunks == 1 else None)
+    raise DataError("the file is empty", where=where, remedy="it needs a line of column names and one of values")
 
 
 def _decoded(decoder: Any, chunk: bytes, line: int, where: str, *, final: bool = False) -> str:
@@ -207,9 +227,9 @@ def _refuse_binary(chunk: bytes, line: int, where: str) -> None:
         raise DataError(f"line {at}: the file holds NUL bytes", where=where, remedy="save it as UTF-8 text (CSV)")
 
 
-def _dialect(first: tuple[int, str], options: dict[str, Any], wanted: tuple[str, ...], where: str) -> Dialect:
+def _dialect(opening: Opening, options: dict[str, Any], wanted: tuple[str, ...], where: str) -> Dialect:
     """The delimiter and the column names, from the first line and the options."""
-    above, line = first
+    line = opening.line
     names = tuple(options["names"]) if "names" in options else None
     given = options.get("delimiter")
     delimiter = _find_delimiter(line, wanted, names, where) if given is None else str(given)
@@ -222,7 +242,7 @@ def _dialect(first: tuple[int, str], options: dict[str, Any], wanted: tuple[str,
         )
     chosen = names if names is not None else found
     _refuse_unclear_names(chosen, wanted, where)
-    return Dialect(delimiter, chosen, skip=above + (names is None))
+    return Dialect(delimiter, chosen, skip=opening.above + (names is None))
 
 
 def _find_delimiter(line: str, wanted: tuple[str, ...], names: tuple[str, ...] | None, where: str) -> str:

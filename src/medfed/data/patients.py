@@ -1,0 +1,42 @@
+"""Whose the rows are: the patient of each, and rows that repeat another."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medfed.data.columns import Place, absent
+from medfed.data.kinds import Kind, Texts, objects
+from medfed.data.raw import RawTable
+from medfed.spec.task import DataSpec
+
+
+def patients_of_rows(texts: dict[str, Texts], data: DataSpec, place: Place) -> Texts:
+    """The patient of each row: the id column, or else a name for each row made from what it holds.
+
+    Equal rows without ids are told apart by their count, so names do not depend on the order of rows.
+    """
+    if data.id:
+        ids = objects([None if v is None else v.strip() for v in texts[data.id].tolist()])
+        if (unnamed := absent(ids, Kind.CATEGORICAL)).any():
+            raise place.error(data.id, "no patient id", "give every row the id of its patient", unnamed)
+        return ids
+    seen: dict[str, int] = {}
+    names = []
+    for row in zip(*place.raw.columns.values(), strict=True):
+        content = hashlib.blake2b(repr(row).encode(), digest_size=16).hexdigest()
+        seen[content] = seen.get(content, 0) + 1
+        names.append(f"{content}#{seen[content]}")
+    return objects(names)
+
+
+def repeated_rows(raw: RawTable) -> NDArray[np.bool_]:
+    """A mask of the rows that equal an earlier one in every column."""
+    repeated = np.zeros(raw.rows, dtype=bool)
+    seen: set[tuple[str | None, ...]] = set()
+    for index, row in enumerate(zip(*(values.tolist() for values in raw.columns.values()), strict=True)):
+        repeated[index] = row in seen
+        seen.add(row)
+    return repeated

@@ -1,0 +1,224 @@
+"""The simulated sites that live in one process: their nodes, ledgers and memories."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Protocol
+from weakref import WeakSet
+
+from medfed.core.codec import fingerprint
+from medfed.core.errors import CodecError, MedFedError
+from medfed.core.messages import Message
+from medfed.core.steps import installed_step
+from medfed.core.timings import Phase, Timings
+from medfed.core.wire import Reply, Request
+from medfed.engine.cohort import check_cohort
+from medfed.engine.rows import RowsCache, SiteRows
+from medfed.engine.site import Admitted, SiteNode, phase_of
+from medfed.engine.stack import CannotStack, SessionStack, StackTrainers
+from medfed.engine.store import RunStore
+from medfed.govern.entries import OpenedEntry, PolicyEntry
+from medfed.govern.heads import Head
+from medfed.govern.ledger import Ledger, LedgerFolder
+from medfed.models.catalogue import NetworkCache
+from medfed.spec.policy import Policy
+from medfed.spec.task import TaskSpec
+from medfed.version import __version__
+
+
+class Host(Protocol):
+    """What answers for some sites in one process."""
+
+    def handle(self, requests: Sequence[Request]) -> Iterator[list[Reply]]:
+        """The replies, block by block; a site past its deadline is silent."""
+        ...
+
+    def sign_heads(self, round_number: int) -> dict[str, Head]:
+        """The new heads of the sites that acted since their last one."""
+        ...
+
+    def witness(self, head: Head, party: str) -> None:
+        """Record another party's head in the ledgers of the sites that signed last."""
+        ...
+
+    def close(self, status: str) -> dict[str, Head]:
+        """Record how the run ended in every ledger; their last heads."""
+        ...
+
+    def spent(self) -> dict[Phase, float]:
+        """The seconds spent by phase."""
+        ...
+
+    def detach(self) -> None:
+        """Give all files back; the run may go on later."""
+        ...
+
+
+@dataclass(frozen=True)
+class Consortium:
+    """What the processes of a simulated run share: its task, its folder, and its sites' rows and policies.
+
+    blocks: the sites that are stacked (see :mod:`medfed.engine.blocks`). ledgers: the run's, locked for it alone.
+    """
+
+    run: str
+    task: TaskSpec
+    digest: str
+    steps: frozenset[str]
+    folder: Path
+    ledgers: LedgerFolder
+    rows: RowsCache
+    policies: Mapping[str, Policy]
+    networks: NetworkCache
+    blocks: tuple[tuple[str, ...], ...]
+
+    def open_store(self) -> RunStore:
+        """The sites' memories, for this process alone: none may be open when it forks."""
+        return RunStore.open(self.folder / "sites" / "memory")
+
+
+class SiteHost:
+    """Some of a consortium's sites (implements :class:`Host`). Their files stay open until :meth:`detach`."""
+
+    def __init__(self, consortium: Consortium, sites: Sequence[str], timings: Timings) -> None:
+        """Open the sites' ledgers and memories, new or those that are there.
+
+        Each ledger says which policy is in force from here on. Raises what :meth:`LedgerFolder.ledger` raises.
+        """
+        self._consortium = consortium
+        self._timings = timings
+        self._store = consortium.open_store()
+        with ExitStack() as undo:
+            undo.callback(self._store.close)
+            self.nodes = {site: self._node(site) for site in sites}
+            undo.pop_all()
+        self._blocks = {site: index for index, block in enumerate(consortium.blocks) for site in block}
+        self._trainers = StackTrainers(consortium.task, consortium.networks)
+        self._alone: set[str] = set()
+        self._checked: WeakSet[SiteRows] = WeakSet()
+        self._signed: list[Ledger] = []
+
+    @property
+    def stacked(self) -> bool:
+        """Whether sites of this host were trained together."""
+        return self._trainers.used
+
+    def handle(self, requests: Sequence[Request]) -> Iterator[list[Reply]]:
+        """The replies, block by block. What a block's sites keep is committed before any of their replies leaves."""
+        for _, block in groupby(requests, key=lambda request: self._blocks[request.site]):
+            with self._timings[Phase.GATE]:
+                replies = self._block(list(block))
+            yield replies
+
+    def sign_heads(self, round_number: int) -> dict[str, Head]:
+        """The new heads of the sites that acted since their last one."""
+        with self._timings[Phase.LEDGER]:
+            acted = {site: node.ledger for site, node in self.nodes.items() if node.ledger.acted}
+            self._signed = list(acted.values())
+            return {site: ledger.sign_head(round_number) for site, ledger in acted.items()}
+
+    def witness(self, head: Head, party: str) -> None:
+        """Record another party's head in the ledgers of the sites that signed last."""
+        with self._timings[Phase.LEDGER]:
+            for ledger in self._signed:
+                ledger.witness(head, party, self._consortium.run)
+
+    def close(self, status: str) -> dict[str, Head]:
+        """Record how the run ended in every ledger; their last heads."""
+        with self._timings[Phase.LEDGER]:
+            return {site: node.ledger.close(self._consortium.run, status) for site, node in self.nodes.items()}
+
+    def spent(self) -> dict[Phase, float]:
+        """The seconds spent by phase."""
+        return self._timings.seconds
+
+    def detach(self) -> None:
+        """Give all files back; the run may go on later."""
+        self._store.close()
+
+    def _node(self, site: str) -> SiteNode:
+        shared = self._consortium
+        ledger, policy = shared.ledgers.ledger(site), shared.policies[site]
+        ledger.append(OpenedEntry(shared.run, shared.digest, __version__))
+        ledger.append(PolicyEntry(shared.run, policy.model_dump_json()))
+        return SiteNode(
+            run=shared.run,
+            site=site,
+            task=shared.task,
+            digest=shared.digest,
+            steps=shared.steps,
+            rows=partial(self._rows, site),
+            policy=lambda: policy,
+            ledger=ledger,
+            memory=self._store.site(site),
+            networks=shared.networks,
+            log=shared.folder / "sites" / f"{site}.log",
+            timings=self._timings,
+        )
+
+    def _rows(self, site: str) -> SiteRows:
+        """A site's rows, the same as those with which the run began. Raises DataError where they are not."""
+        rows = self._consortium.rows.get(site)
+        if rows not in self._checked:
+            check_cohort(self._store, rows.table)
+            self._checked.add(rows)
+        return rows
+
+    def _block(self, requests: list[Request]) -> list[Reply]:
+        twin = self._twin(requests)
+        if twin is None:
+            return [reply for request in requests if (reply := self._in_time(request)) is not None]
+        replies = {request.site: self.nodes[request.site].admit(request) for request in requests}
+        admitted = [found for found in replies.values() if isinstance(found, Admitted)]
+        for each, reply in zip(admitted, self._together(twin, admitted), strict=True):
+            replies[each.request.site] = reply
+        return [reply for reply in replies.values() if isinstance(reply, Reply)]
+
+    def _twin(self, requests: list[Request]) -> Callable[..., Sequence[Message]] | None:
+        """The batched twin of what all these sites are asked alike, if it may be used."""
+        first, task = requests[0], self._consortium.task
+        if len(requests) < 2 or task.engine.batched == "off" or task.federation.deadline is not None:
+            return None
+        asked = fingerprint(first.message)
+        alike = all(r.step == first.step and fingerprint(r.message) == asked for r in requests)
+        if not alike or first.step in self._alone:
+            return None
+        try:
+            return installed_step(first.step).run_many
+        except CodecError:
+            return None
+
+    def _together(self, twin: Callable[..., Sequence[Message]], admitted: list[Admitted]) -> list[Reply]:
+        """Each site's reply by the twin; where it fails at any site, each site runs by itself to find which."""
+        nodes = [self.nodes[each.request.site] for each in admitted]
+        if len(admitted) > 1:
+            try:
+                with self._store.transaction():
+                    sessions = [node.session(each) for node, each in zip(nodes, admitted, strict=True)]
+                with self._timings[phase_of(admitted[0].step)]:
+                    bodies = twin(SessionStack(sessions, self._trainers), admitted[0].request.message)
+                together = zip(nodes, admitted, bodies, sessions, strict=True)
+                with self._store.transaction():
+                    return [node.release(each, body, session) for node, each, body, session in together]
+            except CannotStack:
+                self._alone.add(admitted[0].step.name)
+            except MedFedError:
+                pass
+            except Exception:
+                nodes[0].log_trace()
+        return [node.run_step(each) for node, each in zip(nodes, admitted, strict=True)]
+
+    def _in_time(self, request: Request) -> Reply | None:
+        """The reply of one site by itself; None where it comes after the deadline, as a real network would lose it.
+
+        The site keeps it for a repeated request. Each site's time counts alone, for real sites work side by side.
+        """
+        deadline, begun = self._consortium.task.federation.deadline, time.monotonic()
+        reply = self.nodes[request.site].handle(request)
+        return reply if deadline is None or time.monotonic() - begun <= deadline else None

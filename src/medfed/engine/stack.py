@@ -1,0 +1,93 @@
+"""Several sites that run one step on one message at once: the implementation of ``SiteStack``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medfed.core.examples import Predictions, Split
+from medfed.core.messages import Vector
+from medfed.core.protocols import GradientTransform, Trained
+from medfed.core.timings import Phase
+from medfed.engine.rows import weights_digest
+from medfed.engine.session import SiteSession
+from medfed.models.catalogue import NetworkCache
+from medfed.models.network import Network
+from medfed.models.stacked import StackTrainer, can_stack
+from medfed.models.training import predict_many
+from medfed.spec.task import TaskSpec
+
+
+class CannotStack(Exception):
+    """These sites' training cannot be stacked: each has to run by itself."""
+
+
+class StackTrainers:
+    """The trainer of each network of a process."""
+
+    def __init__(self, task: TaskSpec, networks: NetworkCache) -> None:
+        self._task = task
+        self._networks = networks
+        self._trainers: dict[Network, StackTrainer | None] = {}
+
+    def get(self, network: Network, shape: tuple[int, ...], classes: int) -> StackTrainer:
+        """The trainer of a network for inputs of a shape. Raises CannotStack where there can be none."""
+        if network not in self._trainers:
+            stackable = can_stack(network, self._task, shape)
+            task_type, federation = self._task.task_type, self._task.federation
+            self._trainers[network] = StackTrainer(network, task_type, federation, classes) if stackable else None
+        trainer = self._trainers[network]
+        if trainer is None:
+            raise CannotStack
+        return trainer
+
+    @property
+    def used(self) -> bool:
+        """Whether there is a trainer that sites were trained by."""
+        return any(trainer is not None for trainer in self._trainers.values())
+
+
+class SessionStack:
+    """The sessions of several sites, in order; all take their turn with the same networks."""
+
+    def __init__(self, sessions: Sequence[SiteSession], trainers: StackTrainers) -> None:
+        self._sessions = sessions
+        self._trainers = trainers
+        self._timings = sessions[0].node.timings
+
+    @property
+    def sites(self) -> Sequence[SiteSession]:
+        """Each site by itself."""
+        return self._sessions
+
+    def train(self, weights: Vector, transform: GradientTransform | None = None) -> list[Trained]:
+        """Local training at every site from the same weights. Raises CannotStack where sites or model do not allow."""
+        members = [session.member() for session in self._sessions]
+        first = self._sessions[0]
+        networks = {id(s.network(m.examples)) for s, m in zip(self._sessions, members, strict=True)}
+        if len(networks) > 1:
+            raise CannotStack
+        with self._timings[Phase.TRAIN]:
+            shape = members[0].examples.features.shape[1:]
+            trainer = self._trainers.get(first.network(members[0].examples), shape, first.classes)
+            trained = trainer.train(weights, members, round_number=max(first.round, 1), transform=transform)
+        return [session.after(each) for session, each in zip(self._sessions, trained, strict=True)]
+
+    def predict(self, weights: Vector, split: Split) -> list[Predictions]:
+        """Score one split at every site by the model of these weights, in one go; asked for the same again, it remembers.
+
+        The last bits of a score depend on the rows scored with it, so only this very stack's predictions are the same.
+        """
+        task_type = self._sessions[0].node.task.task_type
+        digest = weights_digest(weights) + repr([session.site for session in self._sessions]).encode()
+        examples = [session.examples(split) for session in self._sessions]
+        rows = [session.node.rows() for session in self._sessions]
+        known = [found for each in rows if (found := each.predictions(digest, split)) is not None]
+        if len(known) == len(rows):
+            return known
+        network = self._sessions[0].network(examples[0])
+        with self._timings[Phase.EVALUATE]:
+            network.load(weights)
+            scored = predict_many(network, examples, task_type)
+        for each, predictions in zip(rows, scored, strict=True):
+            each.keep_predictions(digest, split, predictions)
+        return scored

@@ -1,0 +1,336 @@
+"""Simulated sites in several processes, each with one thread.
+
+Every site lives in one worker, which alone holds its ledger, its memory and its rows; so results are the same bits for
+any number of workers. Workers are forked once and stay warm. The vectors they are sent are written once into memory
+that all share, and they read them there; each writes those of its replies into a region of its own. A worker that dies
+is replaced, and the requests that it had not answered are sent again: what its sites had recorded they give back, the
+rest runs again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from medfed.core.errors import MedFedError
+from medfed.core.timings import Phase, Timings
+from medfed.core.wire import Failure, Reply, Request
+from medfed.engine.host import Host
+from medfed.engine.shared import Packed, SharedBuffer
+from medfed.govern.heads import Head
+
+ATTEMPTS = 3
+"""Workers that may die of one site's request before that is given up."""
+
+_PRIVATE_BYTES = 2**20
+"""An array of a request below this size is copied by its worker; a larger one stays where all workers read it."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Order:
+    """Requests for one worker; those of one message share it."""
+
+    requests: Packed
+
+
+@dataclass(frozen=True)
+class Written:
+    """A block's replies. The worker goes on to the next block, or not, when it is told."""
+
+    replies: Packed
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command is done, and what it gave."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Raised:
+    """A command failed for a reason that is told to the user."""
+
+    error: MedFedError
+
+
+class Died(Exception):
+    """A worker's process ended unasked."""
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A forked process, this side of its pipe, and the requests that it has still to answer."""
+
+    sites: Sequence[str]
+    process: BaseProcess
+    pipe: Connection
+    replies: SharedBuffer
+    waiting: list[Request] = field(default_factory=list)
+    busy: bool = False
+
+    def send(self, command: object) -> None:
+        """Raises Died."""
+        try:
+            self.pipe.send(command)
+        except OSError as error:
+            raise Died from error
+
+    def receive(self) -> Any:
+        """The next event. Raises Died, and the error that the worker met."""
+        try:
+            event = self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise Died from error
+        if isinstance(event, Raised):
+            raise event.error
+        return event
+
+    def end(self) -> None:
+        """Close the pipe, upon which an idle process ends; a busy one is killed."""
+        self.pipe.close()
+        if self.busy:
+            self.process.kill()
+        self.process.join(timeout=5)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.replies.close()
+
+
+class Workers:
+    """Sites spread over forked processes (implements :class:`medfed.engine.simulation.Parties`).
+
+    open_host: called in the worker with the names of its sites. homes: the sites of each worker.
+    """
+
+    def __init__(
+        self, open_host: Callable[[Sequence[str]], Host], homes: Sequence[Sequence[str]], timings: Timings
+    ) -> None:
+        """Fork the workers and wait until each has opened its sites. Raises the error that one of them met."""
+        self._open_host = open_host
+        self._timings = timings
+        self._owner = os.getpid()
+        self._requests = SharedBuffer()
+        self._deaths: dict[str, int] = {}
+        self._workers: list[_Worker] = []
+        try:
+            for sites in homes:
+                self._workers.append(self._fork(sites))
+            for worker in self._workers:
+                worker.receive()
+        except BaseException:
+            self.detach()
+            raise
+        self._home = {site: index for index, sites in enumerate(homes) for site in sites}
+
+    @property
+    def processes(self) -> list[int]:
+        """The workers' process ids."""
+        return [worker.process.pid or 0 for worker in self._workers]
+
+    def exchange(self, requests: Sequence[Request]) -> Iterator[Reply]:
+        """Replies as they come; a site past its deadline is silent, one whose worker keeps dying has failed."""
+        self._requests.clear()
+        for worker in self._workers:
+            worker.waiting = [request for request in requests if self._workers[self._home[request.site]] is worker]
+            self._order(worker)
+        try:
+            while busy := [worker for worker in self._workers if worker.busy]:
+                with self._timings[Phase.WAIT]:
+                    ready = set(wait([worker.pipe for worker in busy]))
+                for worker in (each for each in busy if each.pipe in ready):
+                    yield from self._replies(worker)
+        except GeneratorExit:
+            self._abandon()
+            raise
+
+    def sign_heads(self, round_number: int) -> dict[str, Head]:
+        """The new heads of the sites that acted since their last one."""
+        return self._merged(self._all("sign_heads", round_number))
+
+    def witness(self, head: Head, party: str) -> None:
+        """Record another party's head in the ledgers of the sites that signed last."""
+        self._all("witness", head, party)
+
+    def close(self, status: str) -> dict[str, Head]:
+        """Record how the run ended in every ledger; their last heads."""
+        return self._merged(self._all("close", status))
+
+    def spent(self) -> dict[Phase, float]:
+        """The seconds spent by phase, of all workers together."""
+        found = self._all("spent")
+        return {phase: sum(each[phase] for each in found) for phase in Phase}
+
+    def detach(self) -> None:
+        """End the workers."""
+        if os.getpid() != self._owner:
+            return
+        for worker in self._workers:
+            worker.end()
+        self._workers = []
+        self._requests.close()
+
+    def _fork(self, sites: Sequence[str]) -> _Worker:
+        context = multiprocessing.get_context("fork")
+        ours, theirs = context.Pipe()
+        replies = SharedBuffer()
+        others = [worker.pipe for worker in self._workers] + [ours]
+        arguments = (theirs, others, self._open_host, sites, self._requests, replies)
+        process = context.Process(target=_serve, args=arguments, daemon=True, name="medfed-sites")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of forking beside threads
+            process.start()
+        theirs.close()
+        return _Worker(sites, process, ours, replies)
+
+    def _order(self, worker: _Worker) -> None:
+        """Send a worker what it has still to answer; its death shows when its reply is waited for."""
+        if not worker.waiting:
+            return
+        order = Order(self._requests.pack(worker.waiting))
+        worker.busy = True
+        with contextlib.suppress(Died):
+            worker.send(order)
+
+    def _replies(self, worker: _Worker) -> Iterator[Reply]:
+        """The replies of the next block, copied out of the worker's region, which it may then write to again."""
+        try:
+            event = worker.receive()
+            if isinstance(event, Done):
+                worker.waiting, worker.busy = [], False
+                return
+            replies = worker.replies.unpack(event.replies, copied_below=math.inf)
+            worker.send(True)
+        except Died:
+            replies = self._after_death(worker)
+        answered = {reply.site for reply in replies}
+        worker.waiting = [request for request in worker.waiting if request.site not in answered]
+        for site in answered & self._deaths.keys():
+            del self._deaths[site]
+        yield from replies
+
+    def _after_death(self, worker: _Worker) -> list[Reply]:
+        """Replace a worker and send again what it had not answered, save a request of which too many died."""
+        replaced, failed = self._replace(worker), []
+        replaced.waiting = worker.waiting
+        if replaced.waiting:
+            first = replaced.waiting[0]
+            self._deaths[first.site] = self._deaths.get(first.site, 0) + 1
+            if self._deaths[first.site] >= ATTEMPTS:
+                failed = [_failed(first)]
+                replaced.waiting = replaced.waiting[1:]
+        self._order(replaced)
+        return failed
+
+    def _abandon(self) -> None:
+        """Let the workers stop after the block that they are at; its replies are dropped."""
+        for worker in [each for each in self._workers if each.busy]:
+            with contextlib.suppress(Died):
+                while not isinstance(worker.receive(), Done):
+                    worker.send(False)
+                worker.waiting, worker.busy = [], False
+
+    def _replace(self, worker: _Worker) -> _Worker:
+        worker.busy = True
+        worker.end()
+        new = self._workers[self._workers.index(worker)] = self._fork(worker.sites)
+        try:
+            new.receive()
+        except Died as death:
+            raise MedFedError("a worker's process cannot be started", remedy="set engine: {workers: 1}") from death
+        return new
+
+    def _all(self, command: str, *arguments: Any) -> list[Any]:
+        """What every worker gives for a command; one that died is replaced, and asked again."""
+        for worker in self._workers:
+            with contextlib.suppress(Died):
+                worker.send((command, arguments))
+        return [self._result(worker, command, arguments) for worker in list(self._workers)]
+
+    def _result(self, worker: _Worker, command: str, arguments: tuple[Any, ...]) -> Any:
+        for _ in range(ATTEMPTS):
+            try:
+                return worker.receive().value
+            except Died:
+                worker = self._replace(worker)
+                with contextlib.suppress(Died):
+                    worker.send((command, arguments))
+        raise MedFedError("the processes of the sites keep dying", remedy="set engine: {workers: 1}")
+
+    @staticmethod
+    def _merged(heads: Sequence[dict[str, Head]]) -> dict[str, Head]:
+        return {site: head for each in heads for site, head in each.items()}
+
+
+def _failed(request: Request) -> Reply:
+    sentence = f"the process that ran it died {ATTEMPTS} times (for want of memory, perhaps)"
+    failure = Failure(MedFedError.code, sentence, request.step)
+    return Reply(request.run, request.site, request.round, request.call, request.base, request.digest(), failure)
+
+
+def _serve(
+    pipe: Connection,
+    others: Sequence[Connection],
+    open_host: Callable[[Sequence[str]], Host],
+    sites: Sequence[str],
+    requests: SharedBuffer,
+    replies: SharedBuffer,
+) -> None:
+    """A worker's whole life: open its sites, then obey until the pipe closes."""
+    for other in others:
+        with contextlib.suppress(OSError):
+            other.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+    gc.freeze()
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    try:
+        host = open_host(sites)
+        pipe.send(Done(None))
+    except MedFedError as error:
+        pipe.send(Raised(error))
+        return
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            command = pipe.recv()
+            try:
+                pipe.send(Done(_obey(command, host, pipe, requests, replies)))
+            except MedFedError as error:
+                pipe.send(Raised(error))
+
+
+def _obey(command: Any, host: Host, pipe: Connection, requests: SharedBuffer, replies: SharedBuffer) -> Any:
+    if isinstance(command, Order):
+        for block in host.handle(requests.unpack(command.requests, copied_below=_PRIVATE_BYTES)):
+            replies.clear()
+            pipe.send(Written(replies.pack(block)))
+            if not pipe.recv():
+                break
+        return None
+    name, arguments = command
+    return getattr(host, name)(*arguments)
+
+
+def end_with_parent() -> None:
+    """Let the system kill this process when its parent ends, so that none is left writing to the run's files."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:
+            os._exit(1)
