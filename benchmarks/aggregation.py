@@ -8,8 +8,8 @@ A round of FedAvg is driven by the real federation over an engine whose replies 
   a copy of the update's array into new memory.
 - ``aggregate/peak_models``: the most memory that a process needs for the round, in models: the model itself, the
   total and the present reply.
-- ``codec/encode``: an update to new bytes, beside a copy of its array to new bytes; ``codec/encode/into``: into memory
-  that is used again; ``codec/decode``: from bytes to views; both beside a copy of the array into new memory.
+- ``codec/encode``: an update to new bytes, beside a copy of its array to new bytes; ``codec/decode``: from bytes to
+  views, beside a copy of the array into new memory.
 - ``copy/…``: those copies. NumPy asks for huge pages, which new bytes do not get: hence two.
 - ``aggregate/digest``: the SHA-256 of what is asked, once a round for all sites.
 
@@ -35,7 +35,7 @@ import numpy as np
 
 from benchmarks.rows import Row, exceeded, print_rows, write_rows
 from medfed.algorithms.fedavg import FedAvg, WeightedDelta
-from medfed.core.codec import decode, encode, encode_into, encoded_size
+from medfed.core.codec import decode, encode
 from medfed.core.messages import Vector
 from medfed.core.wire import Reply, Request
 from medfed.engine.federation import Conversation, SiteFederation
@@ -119,7 +119,6 @@ ARRAY, NEW_BYTES = "copy/array", "copy/bytes"
 PEERS = {ARRAY: "a copy of the update's array into new memory", NEW_BYTES: "a copy of the update's array to new bytes"}
 BODIES = (
     Body("codec/encode", NEW_BYTES, ENCODE_LIMIT),
-    Body("codec/encode/into", ARRAY, ENCODE_LIMIT),
     Body("codec/decode", ARRAY, DECODE_LIMIT),
 )
 
@@ -128,7 +127,7 @@ def measured(parameters: int, updates: Sequence[int], repetitions: int) -> dict[
     """Seconds of each body by name, one a repetition, after one that does not count."""
     samples = [WeightedDelta(drawn(parameters, seed), 100) for seed in range(DISTINCT)]
     encodings = [encode(sample) for sample in samples]
-    initial, buffer = drawn(parameters, DISTINCT), memoryview(bytearray(encoded_size(samples[0])))
+    initial = drawn(parameters, DISTINCT)
     found: dict[str, list[float]] = {}
     received = cycle(encodings)
     for repetition in range(repetitions + 1):
@@ -136,7 +135,6 @@ def measured(parameters: int, updates: Sequence[int], repetitions: int) -> dict[
         bodies: dict[str, Callable[[], object]] = {
             NEW_BYTES: partial(bytes, sample.delta.data),
             "codec/encode": partial(encode, sample),
-            "codec/encode/into": partial(encode_into, sample, buffer),
             "codec/decode": partial(decode, encoding, WeightedDelta),
         }
         taken, copies = {}, []

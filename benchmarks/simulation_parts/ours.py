@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.simulation_parts.forked import Forked
 from benchmarks.simulation_parts.product import name_of, task_of
+from benchmarks.simulation_parts.spread import SpreadFederation
 from benchmarks.simulation_parts.workloads import Part, Workload
 from medfed.algorithms import ALGORITHMS
 from medfed.core.examples import Examples
@@ -22,6 +22,7 @@ from medfed.core.messages import Message, Vector, add
 from medfed.core.protocols import Algorithm, GradientTransform, Trained
 from medfed.core.rng import generator
 from medfed.core.steps import Step
+from medfed.engine.blocks import STACK
 from medfed.models.batches import Position
 from medfed.models.catalogue import NetworkCache
 from medfed.models.loss import local_loss
@@ -30,7 +31,6 @@ from medfed.models.training import train
 from medfed.spec.loading import task_of as checked
 from medfed.spec.task import TaskSpec
 
-STACK = 32
 WORKERS = 2
 
 
@@ -150,10 +150,11 @@ def one_by_one(work: Workload) -> Iterator[tuple[float, Vector]]:
 
 
 def two_workers(work: Workload) -> Iterator[tuple[float, Vector]]:
-    """The same, the sites spread over two forked processes."""
+    """The same, the sites spread over the product's worker processes."""
     task, network, members = prepared(work)
-    forked = Forked(trainer_of(work, task, network), list(members.values()), network.size, WORKERS)
-    return rounds(work, network, BareFederation(members, work.sites, task.seed, work.sites, forked.train))
+    federation = SpreadFederation.over(members, trainer_of(work, task, network), WORKERS)
+    yield from rounds(work, network, federation)
+    federation.workers.detach()
 
 
 def prepared(work: Workload) -> tuple[TaskSpec, Network, dict[str, Site]]:
@@ -192,7 +193,9 @@ def trainer_of(work: Workload, task: TaskSpec, network: Network) -> TrainSites:
     return train_each
 
 
-def rounds(work: Workload, network: Network, federation: BareFederation) -> Iterator[tuple[float, Vector]]:
+def rounds(
+    work: Workload, network: Network, federation: BareFederation | SpreadFederation
+) -> Iterator[tuple[float, Vector]]:
     """After each round of the algorithm: the clock, and the weights."""
     options = {key: value for key, value in work.strategy.items() if key != "name"}
     kind: Any = ALGORITHMS.get(work.strategy["name"])

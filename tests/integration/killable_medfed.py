@@ -1,8 +1,8 @@
 """medfed's commands in forked children of one warm process, each ended by SIGKILL at a chosen change of a file.
 
 A change is a line that a ledger appends, a commit of the sites' memories, a file renamed into place, or one removed.
-Run as a script it reads one JSON object a line, ``{"arguments", "folder", "kill", "torn", "trace", "output"}``, and writes one with the
-child's ``status``: negative for a signal, as ``subprocess`` says it.
+Run as a script it reads one JSON object a line, ``{"arguments", "folder", "kill", "torn", "trace", "output"}``, and
+writes one with the child's ``status``: negative for a signal, as ``subprocess`` says it.
 """
 
 from __future__ import annotations
@@ -76,19 +76,28 @@ class Changes:
 
 @dataclass
 class Commits:
-    """The commits of one connection, each named after its tables and sites: ``commit version Nord Ost``."""
+    """The commits of one connection, each named after its tables and sites: ``commit version Nord Ost``.
+
+    A statement that changes something outside of a transaction is one too.
+    """
 
     now: Callable[[str], bool]
     written: list[str] = field(default_factory=list)
+    begun: bool = False
 
     def watch(self, statement: str) -> None:
         """Called before each statement."""
-        if statement.startswith("BEGIN"):
-            self.written = []
+        verb = statement.split(maxsplit=1)[0]
+        if verb == "BEGIN":
+            self.written, self.begun = [], True
+        elif verb == "ROLLBACK":
+            self.begun = False
+        elif verb == "COMMIT" or (not self.begun and verb in ("CREATE", "INSERT", "UPDATE", "DELETE")):
+            self.begun = False
+            if self.now(" ".join(["commit", *self.written])):
+                os.kill(os.getpid(), signal.SIGKILL)
         elif found := re.match(r"INSERT (?:OR REPLACE )?INTO (\w+) VALUES \('?([^',]+)", statement):
             self.written += [word for word in found.groups() if word not in self.written]
-        elif statement == "COMMIT" and self.now(" ".join(["commit", *self.written])):
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _child(job: dict[str, Any]) -> None:

@@ -26,9 +26,10 @@ MOMENTS: dict[str, Callable[[list[str]], int]] = {
     "the first line of a ledger": lambda trace: trace.index("append Nord.jsonl"),
     "task.yaml is there, no checkpoint is": lambda trace: trace.index("replace run/task.yaml") + 1,
     "the store is begun, its tables are not": lambda trace: trace.index("commit"),
+    "the first change of the store is made": lambda trace: trace.index("commit") + 1,
     "some cohorts are frozen": lambda trace: trace.index("commit cohort Süd"),
-    "the data are prepared, checkpoint 0 is not written": lambda trace: trace.index("replace checkpoint/state"),
-    "checkpoint 0 is written, its heads are not signed": lambda trace: trace.index("replace checkpoint/state") + 1,
+    "the data are prepared, checkpoint 0 is not written": lambda trace: trace.index("replace checkpoint/state-0"),
+    "checkpoint 0 is written, its heads are not signed": lambda trace: trace.index("replace checkpoint/state-0") + 1,
     "the memory is settled, nothing has trained": lambda trace: _in_round(trace, 2, "commit settled") + 1,
     "releases are in some ledgers of a call": lambda trace: _in_round(trace, 2, "commit settled") + 2,
     "a release is in the ledger, not in the site's memory": lambda trace: _in_round(trace, 1, "commit version"),
@@ -36,7 +37,7 @@ MOMENTS: dict[str, Callable[[list[str]], int]] = {
     "all sites' memories are written, the checkpoint is not": lambda trace: _checkpoint(trace, 2),
     "the checkpoint is written, the heads are not signed": lambda trace: _checkpoint(trace, 2) + 1,
     "some heads are signed": lambda trace: _checkpoint(trace, 2) + 3,
-    "the last checkpoint is written, nothing is measured": lambda trace: _last(trace, "replace checkpoint/state") + 1,
+    "the last checkpoint is written, nothing is measured": lambda trace: _last(trace, "replace checkpoint/state-") + 1,
     "the final outcome is measured": lambda trace: _last(trace, "commit version"),
     "the model is written": lambda trace: trace.index("replace run/sheets.json"),
     "some ledgers are closed": lambda trace: _last(trace, "append coordinator.heads.jsonl") - 4,
@@ -46,7 +47,7 @@ MOMENTS: dict[str, Callable[[list[str]], int]] = {
 
 
 def _checkpoint(trace: list[str], number: int) -> int:
-    return [n for n, change in enumerate(trace) if change == "replace checkpoint/state"][number]
+    return [n for n, change in enumerate(trace) if change.startswith("replace checkpoint/state-")][number]
 
 
 def _in_round(trace: list[str], number: int, change: str) -> int:

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 from hospitals_on_disk import medfed, medfed_begun, outcome, write_hospitals
-
 from safetensors.numpy import load_file
 
+import medfed as package
 from medfed import api
 from medfed.core.errors import QuorumLost, Refused, RunFolderError
-from medfed.engine import session
+from medfed.engine import blocks, session
 from medfed.engine.process import RoundMetrics, RunState
 from medfed.govern.verify import verify_ledgers
 from medfed.models.stacked import StackTrainer
@@ -112,6 +112,12 @@ def same_from_any_number(folder: Path, sites: dict[str, Rows], make: Callable[[i
 MLP = {"name": "mlp", "hidden": [9]}
 
 
+@pytest.fixture(autouse=True)
+def _small_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that some seventy sites make several blocks."""
+    monkeypatch.setattr(blocks, "STACK", 24)
+
+
 def test_blocks_of_a_drawn_cohort_from_any_number_of_workers(tmp_path: Path) -> None:
     same_from_any_number(tmp_path, tables(70, 5), lambda n: task(n, "auto", MLP, cohort=66, rounds=2))
 
@@ -141,6 +147,17 @@ def test_dropout_and_kept_positions_from_any_number_of_workers(tmp_path: Path, s
     )
 
 
+def test_a_site_whose_rows_keep_its_block_from_stacking_changes_no_other_block(tmp_path: Path) -> None:
+    """One site's images are of another shape, so it fails and its block trains one by one."""
+    sites = tables(30, 1, 4, 4) | {"s01": tables(1, 1, 5, 4)["s00"]}
+    model = {"name": "mlp", "hidden": [8], "input_size": [1, 4, 4]}
+    made = [task(workers, "auto", model, quorum=29, cohort=30, rounds=2) for workers in (1, 2)]
+    for workers, each in enumerate(made, start=1):
+        ended = api.run(each, sites, output=tmp_path / str(workers))
+        assert {absence.site for absence in ended.state.absences} == {"s01"}
+    assert bits(tmp_path / "1") == bits(tmp_path / "2")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["local", "pooled"])
 def test_baselines_from_any_number_of_workers(tmp_path: Path, strategy: str) -> None:
@@ -154,7 +171,7 @@ def test_baselines_from_any_number_of_workers(tmp_path: Path, strategy: str) -> 
     assert (tmp_path / "1" / "metrics.jsonl").read_bytes() == (tmp_path / "3" / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("batched", ["off", "auto"])
+@pytest.mark.parametrize("batched", [pytest.param("off", marks=pytest.mark.slow), "auto"])
 def test_a_run_that_stops_between_rounds_goes_on_to_the_same_bits(tmp_path: Path, batched: str) -> None:
     """Among them the predictions: whether the last round's are remembered must not show in the final metrics."""
 
@@ -185,6 +202,7 @@ def test_a_run_goes_on_with_another_number_of_workers(tmp_path: Path) -> None:
     verify(tmp_path / "stopped", sites)
 
 
+@pytest.mark.slow
 def test_a_worker_killed_between_rounds_is_replaced(tmp_path: Path) -> None:
     made, sites = (task(n, "off", strategy="scaffold") for n in (1, 2)), tables(5, 4)
     looking = Looking(lambda processes: os.kill(processes[0], signal.SIGKILL))
@@ -196,13 +214,15 @@ def test_a_worker_killed_between_rounds_is_replaced(tmp_path: Path) -> None:
 
 @contextmanager
 def killing(every: float) -> Iterator[list[int]]:
-    """Kill one child of this process after the other, with a pause between them."""
+    """Kill two workers in turn, four times in all and after pauses: fewer in a row than a site is given up for."""
     killed: list[int] = []
     over = threading.Event()
 
     def kill() -> None:
-        while not over.wait(every):
-            for child in children(os.getpid())[:1]:
+        for number in range(4):
+            if over.wait(every):
+                return
+            for child in children(os.getpid())[number % 2 :][:1]:
                 os.kill(child, signal.SIGKILL)
                 killed.append(child)
 
@@ -219,14 +239,53 @@ def killing(every: float) -> Iterator[list[int]]:
 @pytest.mark.parametrize("batched", ["off", "auto"])
 @pytest.mark.parametrize("strategy", ["fedavg", "scaffold"])
 def test_workers_killed_at_any_time_are_replaced(tmp_path: Path, strategy: str, batched: str) -> None:
-    settings = {"strategy": strategy, "rounds": 12, "local_updates": 60, "data_position": "kept", "cohort": 44}
-    sites = tables(70 if batched == "auto" else 45, 5)
-    api.run(task(1, batched, MLP, **settings), sites, output=tmp_path / "unbroken")
-    with killing(every=0.7) as killed:
-        api.run(task(2, batched, MLP, **settings), sites, output=tmp_path / "killed")
-    assert len(set(killed)) > 1
+    settings = {"strategy": strategy, "rounds": 40, "local_updates": 60, "data_position": "kept"}
+    sites, cohort = (tables(70, 5), 44) if batched == "auto" else (tables(10, 5), 7)
+    api.run(task(1, batched, MLP, cohort=cohort, **settings), sites, output=tmp_path / "unbroken")
+    with killing(every=0.2) as killed:
+        api.run(task(2, batched, MLP, cohort=cohort, **settings), sites, output=tmp_path / "killed")
+    assert len(set(killed)) > 2
     assert bits(tmp_path / "killed") == bits(tmp_path / "unbroken")
     verify(tmp_path / "killed", sites)
+
+
+def test_a_round_that_was_interrupted_can_be_tried_again(tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def stepped(workers: int, seconds: float) -> tuple[int, float | None]:
+        """How often the first round was interrupted, and the loss after it."""
+        process, interrupted = package.build(task(workers, "off", MLP, local_updates=300), sites), 0
+        state = process.initialize()
+        while seconds:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            try:
+                _, metrics = process.next(state)
+                break
+            except KeyboardInterrupt:
+                interrupted, seconds = interrupted + 1, seconds * 2
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return interrupted, metrics.value("loss")
+
+    sites, before = tables(8, 5), signal.signal(signal.SIGALRM, interrupt)
+    try:
+        (_, expected), (interrupted, loss) = stepped(1, 60), stepped(2, 0.02)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 0
+    assert loss == expected
+
+
+def test_two_runs_by_hand_do_not_keep_each_others_workers() -> None:
+    first, second = (package.build(task(2, "off"), tables(4, 3)) for _ in range(2))
+    states = first.initialize(), second.initialize()
+    workers = children(os.getpid())
+    assert len(workers) == 4
+    begun = time.monotonic()
+    del first
+    assert time.monotonic() - begun < 2
+    assert sum(map(alive, workers)) == 2
+    assert second.next(states[1])[0].round == 1
 
 
 LONG = {"strategy": "scaffold", "rounds": 60, "local_updates": 40, "data_position": "kept"}

@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from mmap import mmap
 from typing import Any, TypeAlias, TypeVar
@@ -32,6 +33,7 @@ _MAGIC = b"MEDFED1\0"
 _START = len(_MAGIC) + 8
 _ALIGNMENT = 64
 _FINGERPRINT = "_fingerprint"
+_PARTS = "_parts"
 _MAX_HEADER = 64 * 2**20
 _DTYPES = {name: dtype for dtype, name in NAMES.items()}
 
@@ -41,8 +43,18 @@ def encode(message: Message) -> bytes:
     return b"".join(parts(message))
 
 
-def parts(message: Message) -> list[Buffer]:
-    """The bytes of a message in pieces, its arrays as views that copy nothing. Raises CodecError as :func:`encode`."""
+def parts(message: Message) -> Sequence[Buffer]:
+    """The bytes of a message in pieces, its arrays as views that copy nothing; formed once, for messages are frozen.
+
+    Raises CodecError as :func:`encode`.
+    """
+    known: Sequence[Buffer] | None = message.__dict__.get(_PARTS)
+    if known is None:
+        known = message.__dict__[_PARTS] = _pieces(message)
+    return known
+
+
+def _pieces(message: Message) -> list[Buffer]:
     header, arrays = _header(message)
     pieces: list[Buffer] = [_MAGIC + struct.pack("<Q", len(header)) + header]
     position = len(pieces[0])
@@ -53,26 +65,6 @@ def parts(message: Message) -> list[Buffer]:
             pieces.append(array.data.cast("B"))
         position += padding + array.nbytes
     return pieces
-
-
-def encoded_size(message: Message) -> int:
-    """The number of bytes that :func:`encode` would give. Raises CodecError as it does."""
-    return sum(map(len, parts(message)))
-
-
-def encode_into(message: Message, buffer: memoryview, offset: int = 0) -> int:
-    """Write the bytes of a message into ``buffer`` from ``offset`` on, copying its arrays once; how many they are.
-
-    Raises CodecError as :func:`encode`, or where the buffer, writable and of format ``B``, has too little room.
-    """
-    pieces = parts(message)
-    size = sum(map(len, pieces))
-    if offset < 0 or size > len(buffer) - offset:
-        raise CodecError(f"the message has {size} bytes, for which the buffer has no room")
-    for piece in pieces:
-        buffer[offset : offset + len(piece)] = piece
-        offset += len(piece)
-    return size
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,10 @@ class Message:
         cls.WIRE = wire
         _BY_WIRE_NAME[wire] = cls
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: what was derived from them is not passed on to another process."""
+        return {name: self.__dict__[name] for name in field_names(type(self))}
+
 
 def message_type(wire: str) -> type[Message]:
     """The message class of that wire name. Raises CodecError where no installed code defines it."""

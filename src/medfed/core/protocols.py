@@ -154,8 +154,8 @@ class Engine(Protocol):
         """Send each request to the site it names at once; yield replies as they come, one a site at most.
 
         A site that fails yields a reply whose body is a Failure; one that is silent past the deadline yields
-        nothing. The deadline is the engine's own. The iterator ends when no more replies will come, and may be
-        closed early.
+        nothing. The deadline is the engine's own. A reply's arrays stay as they are while it is referred to. The
+        iterator ends when no more replies will come, and may be closed early.
         """
         ...
 

@@ -18,8 +18,11 @@ from medfed.spec.task import TaskSpec
 
 Block = tuple[str, ...]
 
-STACK = 32
-"""Sites of one call in a stack, at most: more would not fit a core's cache."""
+STACK = 64
+"""Sites of a cohort in a stack, about: more would not fit a core's cache."""
+
+LARGEST_STACK = 2 * STACK
+"""Sites of one call in a stack, at most, so that memory does not grow with their number."""
 
 SMALL = 2**20
 """Multiplications of one update (parameters times batch) above which stacking gains nothing over a second core."""

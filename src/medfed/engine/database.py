@@ -19,7 +19,7 @@ _FORMAT = 0x4D46_0001
 """Stands in the file's header (``user_version``), so that another program's file is not taken for ours."""
 
 _BUSY_SECONDS = 60
-_PAGE_BYTES = 2**14
+_PAGE_BYTES = 2**13
 _WAL_BYTES = 2**26
 _CACHE_KIB = 16 * 1024
 
@@ -73,6 +73,7 @@ class Database:
         self.execute("PRAGMA journal_mode=WAL")
         self.execute(f"PRAGMA wal_autocheckpoint={_WAL_BYTES // _PAGE_BYTES}")
         with self.transaction():
+            self.execute("BEGIN IMMEDIATE")
             ((found,),) = self.execute("PRAGMA user_version")
             if found == 0 and not self.execute("SELECT 1 FROM sqlite_master"):
                 for statement in schema.split(";"):

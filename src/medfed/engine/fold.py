@@ -9,8 +9,10 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import numpy as np
+
 from medfed.core.codec import decode, parts
-from medfed.core.messages import Message, add
+from medfed.core.messages import Message, add, additive_fields
 
 R = TypeVar("R", bound=Message)
 
@@ -21,16 +23,15 @@ EARLY_BYTES = 16 * 2**20
 class OrderedFold(Generic[R]):
     """Adds contributions in the order of ``sites``, whatever the order of arrival.
 
-    Of those that come before their turn, ``early_bytes`` wait in memory and the others on disk. Besides these it holds
-    the total alone, whose arrays are its own and can be written: no contribution is referred to once
-    :meth:`contribute` returns, so an engine may use its memory again.
+    Of those that come before their turn, ``early_bytes`` wait in memory as they are and the others on disk. Besides
+    these it holds the total alone, whose arrays are its own and can be written.
     """
 
     def __init__(self, sites: Iterable[str], kind: type[R], early_bytes: int = EARLY_BYTES) -> None:
         self._pending = deque(sorted(sites))
         self._kind = kind
         self._early_bytes = early_bytes
-        self._waiting: dict[str, bytes | Path | None] = {}
+        self._waiting: dict[str, R | Path | None] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._spooled = 0
         self.total: R | None = None
@@ -69,29 +70,33 @@ class OrderedFold(Generic[R]):
     def _catch_up(self) -> None:
         while self._pending and self._pending[0] in self._waiting:
             kept = self._waiting.pop(self._pending.popleft())
-            if isinstance(kept, bytes):
-                self._early_bytes += len(kept)
-                self.total = add(self.total, decode(kept, self._kind))
-            elif kept is not None:
+            if isinstance(kept, Path):
                 self.total = add(self.total, self._mapped(kept))
                 kept.unlink()
+            elif kept is not None:
+                self._early_bytes += _size(kept)
+                self.total = add(self.total, kept)
 
-    def _kept(self, contribution: R) -> bytes | Path:
-        """The contribution's bytes, or the file that holds them."""
-        pieces = parts(contribution)
-        size = sum(map(len, pieces))
-        if size <= self._early_bytes:
+    def _kept(self, contribution: R) -> R | Path:
+        """The contribution itself, or the file that holds it."""
+        if (size := _size(contribution)) <= self._early_bytes:
             self._early_bytes -= size
-            return b"".join(pieces)
+            return contribution
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="medfed-")
         self._spooled += 1
         path = Path(self._folder.name) / str(self._spooled)
         with path.open("wb") as file:
-            file.writelines(pieces)
+            file.writelines(parts(contribution))
         return path
 
     def _mapped(self, path: Path) -> R:
         """The contribution in a file, as views into it."""
         with path.open("rb") as file:
             return decode(mmap(file.fileno(), 0, access=ACCESS_READ), self._kind)
+
+
+def _size(contribution: Message) -> int:
+    """The bytes of a contribution's arrays."""
+    values = (getattr(contribution, name) for name in additive_fields(type(contribution)))
+    return sum(value.nbytes for value in values if isinstance(value, np.ndarray))

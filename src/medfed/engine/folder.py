@@ -1,7 +1,8 @@
 """The run folder: what a run leaves on disk, and how it is continued after a kill at any moment.
 
 The order within a round decides: metrics are appended, then the checkpoint is renamed into place with the length
-that the metrics then had. Whatever a kill leaves behind the last checkpoint is cut off when the run is resumed.
+that the metrics then had, and the one before it is removed. Whatever a kill leaves behind the last checkpoint is cut
+off when the run is resumed.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class RunFolder:
     @property
     def begun(self) -> bool:
         """Whether a state was checkpointed."""
-        return (self.path / "checkpoint" / "state").is_file()
+        return bool(self._checkpoints())
 
     @property
     def finished(self) -> bool:
@@ -108,14 +109,19 @@ class RunFolder:
                 where=str(file),
                 remedy=f"free disk space, then: medfed run --resume {self.path}",
             ) from error
-        write_atomically(self.path / "checkpoint" / "state", encode(Checkpoint(state, written)))
+        older = self._checkpoints()
+        write_atomically(self._checkpoint(state.round), encode(Checkpoint(state, written)))
+        for number in older:
+            if number != state.round:
+                self._checkpoint(number).unlink(missing_ok=True)
 
     def restore(self) -> RunState | None:
         """The last checkpointed state, or None; what was written after it is cut off."""
-        path, file = self.path / "checkpoint" / "state", self.path / "metrics.jsonl"
-        if not path.exists():
+        file, found = self.path / "metrics.jsonl", self._checkpoints()
+        if not found:
             file.unlink(missing_ok=True)
             return None
+        path = self._checkpoint(max(found))
         try:
             checkpoint = decode(path.read_bytes(), Checkpoint)
         except CodecError as error:
@@ -123,6 +129,14 @@ class RunFolder:
         with file.open("ab") as stream:
             stream.truncate(checkpoint.metrics_bytes)
         return checkpoint.state
+
+    def _checkpoint(self, number: int) -> Path:
+        """The file of a round's state: one of its own, since renaming over another waits for the disk."""
+        return self.path / "checkpoint" / f"state-{number}"
+
+    def _checkpoints(self) -> list[int]:
+        """The rounds whose states are there: the last one's, and the one before where a kill came between."""
+        return [int(path.name.partition("-")[2]) for path in (self.path / "checkpoint").glob("state-*")]
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file whole."""

@@ -59,20 +59,21 @@ def load_hospitals(task: TaskFile, data: Path, given: Mapping[str, SiteInput] | 
 
 
 def _sites(task: TaskFile, data: Path, given: Mapping[str, SiteInput] | None) -> dict[str, SimulatedSite]:
+    permissive = Policy.permissive()
     if given is not None:
         if not isinstance(given, Mapping) or not given:
             raise UserError(
                 "sites are a mapping of names to rows", remedy='sites={"A": frame, "B": (features, targets)}'
             )
         return {
-            site: SimulatedSite(partial(_table, task, site, rows), Policy.permissive(), PERMISSIVE)
+            site: SimulatedSite(partial(_table, task, site, rows), permissive, PERMISSIVE)
             for site, rows in given.items()
         }
     entries = task.spec.sites or _folders(task, data)
     hospitals = {}
     for site, entry in entries.items():
         path = _below(task, data, entry.data, "sites", site, "data")
-        policy, source = Policy.permissive(), PERMISSIVE
+        policy, source = permissive, PERMISSIVE
         if entry.policy is not None:
             policy = known_policy(_below(task, data, entry.policy, "sites", site, "policy"))
             source = entry.policy

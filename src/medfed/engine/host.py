@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Protocol
 from weakref import WeakSet
@@ -18,6 +18,7 @@ from medfed.core.messages import Message
 from medfed.core.steps import installed_step
 from medfed.core.timings import Phase, Timings
 from medfed.core.wire import Reply, Request
+from medfed.engine.blocks import LARGEST_STACK
 from medfed.engine.cohort import check_cohort
 from medfed.engine.rows import RowsCache, SiteRows
 from medfed.engine.site import Admitted, SiteNode, phase_of
@@ -100,7 +101,6 @@ class SiteHost:
             undo.pop_all()
         self._blocks = {site: index for index, block in enumerate(consortium.blocks) for site in block}
         self._trainers = StackTrainers(consortium.task, consortium.networks)
-        self._alone: set[str] = set()
         self._checked: WeakSet[SiteRows] = WeakSet()
         self._signed: list[Ledger] = []
 
@@ -112,9 +112,11 @@ class SiteHost:
     def handle(self, requests: Sequence[Request]) -> Iterator[list[Reply]]:
         """The replies, block by block. What a block's sites keep is committed before any of their replies leaves."""
         for _, block in groupby(requests, key=lambda request: self._blocks[request.site]):
-            with self._timings[Phase.GATE]:
-                replies = self._block(list(block))
-            yield replies
+            while together := list(islice(block, LARGEST_STACK)):
+                with self._timings[Phase.GATE]:
+                    replies = self._block(together)
+                yield replies
+                del replies
 
     def sign_heads(self, round_number: int) -> dict[str, Head]:
         """The new heads of the sites that acted since their last one."""
@@ -187,7 +189,7 @@ class SiteHost:
             return None
         asked = fingerprint(first.message)
         alike = all(r.step == first.step and fingerprint(r.message) == asked for r in requests)
-        if not alike or first.step in self._alone:
+        if not alike:
             return None
         try:
             return installed_step(first.step).run_many
@@ -206,9 +208,7 @@ class SiteHost:
                 together = zip(nodes, admitted, bodies, sessions, strict=True)
                 with self._store.transaction():
                     return [node.release(each, body, session) for node, each, body, session in together]
-            except CannotStack:
-                self._alone.add(admitted[0].step.name)
-            except MedFedError:
+            except (CannotStack, MedFedError):
                 pass
             except Exception:
                 nodes[0].log_trace()

@@ -40,7 +40,7 @@ CREATE TABLE settled (
 CREATE TABLE version (
     site TEXT, number INTEGER, base INTEGER NOT NULL, digest TEXT NOT NULL, requests INTEGER NOT NULL,
     released_bytes INTEGER NOT NULL, file TEXT NOT NULL, reply BLOB NOT NULL, PRIMARY KEY (site, number)
-) WITHOUT ROWID;
+);
 CREATE TABLE kept (
     site TEXT, version INTEGER, kind TEXT, digest BLOB NOT NULL, file TEXT NOT NULL, content BLOB NOT NULL,
     PRIMARY KEY (site, version, kind)

@@ -13,7 +13,7 @@ from medfed.core.messages import Vector
 from medfed.data.encoding import Encoding, encode
 from medfed.data.table import SiteTable
 
-CACHE_BYTES = 64 * 2**20
+CACHE_BYTES = 48 * 2**20
 """Rows that stay in memory beyond those of one cohort."""
 
 _ENCODED_TOO = 2
@@ -49,9 +49,11 @@ class SiteRows:
         self._predictions[split] = (weights, predictions)
 
 
-def weights_digest(weights: Vector) -> bytes:
-    """SHA-256 of a flat vector."""
-    return hashlib.sha256(weights.data).digest()
+def weights_digest(weights: Vector, *sites: str) -> bytes:
+    """SHA-256 of a flat vector, and of the names of the sites that are scored together."""
+    hashed = hashlib.sha256(weights.data)
+    hashed.update("\0".join(sites).encode())
+    return hashed.digest()
 
 
 class RowsCache:
@@ -87,17 +89,24 @@ class RowsCache:
         self._sources.setdefault(site, source)
 
     def warm(self) -> dict[str, int]:
-        """Load sites in order until one has to go; the training rows of each that was loaded.
+        """Load all sites, if they can stay together; the training rows of each that was loaded.
 
-        Mistakes in the rows show here, before anything is sent; those of sites that do not fit show when they are
-        asked for. Raises DataError.
+        Mistakes in the rows show here, before anything is sent. Where not all fit, what was loaded is let go again, and
+        mistakes of the other sites show when they are asked for. Raises DataError.
         """
         found = {}
         for site in self._sources:
             found[site] = self.get(site).table.rows(Split.TRAIN)
             if len(self._rows) < len(found):
+                self._rows.clear()
+                self._sizes.clear()
+                self._total = 0
                 break
         return found
+
+    def shared_by(self, processes: int) -> None:
+        """Keep within a part of the budget from here on, as one of so many processes that have each such a cache."""
+        self._budget //= processes
 
 
 def _loaded(site: str, source: Callable[[], SiteTable]) -> SiteTable:

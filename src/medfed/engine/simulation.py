@@ -97,7 +97,7 @@ class Simulation:
                     [site for block in blocks for site in block] for blocks in spread(consortium.blocks, rows, workers)
                 ]
                 consortium.open_store().close()  # so that the workers do not all begin it at once
-                parties = Workers(partial(_host, consortium), homes, timings)
+                parties = Workers(partial(_host, consortium, workers), homes, timings)
             undo.pop_all()
         return cls(consortium.run, parties, coordinator, consortium.ledgers, policies, timings)
 
@@ -127,7 +127,9 @@ class Simulation:
         self.ledgers.close()
 
 
-def _host(consortium: Consortium, sites: Sequence[str]) -> SiteHost:
+def _host(consortium: Consortium, workers: int, sites: Sequence[str]) -> SiteHost:
+    """The host in a worker's process, whose cache of rows is a copy of its own."""
+    consortium.rows.shared_by(workers)
     return SiteHost(consortium, sites, Timings())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from medfed.core.examples import Predictions, Split
+from medfed.core.examples import Examples, Predictions, Split
 from medfed.core.messages import Vector
 from medfed.core.protocols import GradientTransform, Trained
 from medfed.core.timings import Phase
@@ -63,31 +63,35 @@ class SessionStack:
         """Local training at every site from the same weights. Raises CannotStack where sites or model do not allow."""
         members = [session.member() for session in self._sessions]
         first = self._sessions[0]
-        networks = {id(s.network(m.examples)) for s, m in zip(self._sessions, members, strict=True)}
-        if len(networks) > 1:
-            raise CannotStack
+        network = self._network([member.examples for member in members])
         with self._timings[Phase.TRAIN]:
-            shape = members[0].examples.features.shape[1:]
-            trainer = self._trainers.get(first.network(members[0].examples), shape, first.classes)
+            trainer = self._trainers.get(network, members[0].examples.features.shape[1:], first.classes)
             trained = trainer.train(weights, members, round_number=max(first.round, 1), transform=transform)
         return [session.after(each) for session, each in zip(self._sessions, trained, strict=True)]
 
     def predict(self, weights: Vector, split: Split) -> list[Predictions]:
-        """Score one split at every site by the model of these weights, in one go; asked for the same again, it remembers.
+        """Score one split at every site by the model of these weights, in one go; asked the same again, it remembers.
 
         The last bits of a score depend on the rows scored with it, so only this very stack's predictions are the same.
         """
         task_type = self._sessions[0].node.task.task_type
-        digest = weights_digest(weights) + repr([session.site for session in self._sessions]).encode()
+        digest = weights_digest(weights, *(session.site for session in self._sessions))
         examples = [session.examples(split) for session in self._sessions]
         rows = [session.node.rows() for session in self._sessions]
         known = [found for each in rows if (found := each.predictions(digest, split)) is not None]
         if len(known) == len(rows):
             return known
-        network = self._sessions[0].network(examples[0])
+        network = self._network(examples)
         with self._timings[Phase.EVALUATE]:
             network.load(weights)
             scored = predict_many(network, examples, task_type)
         for each, predictions in zip(rows, scored, strict=True):
             each.keep_predictions(digest, split, predictions)
         return scored
+
+    def _network(self, examples: Sequence[Examples]) -> Network:
+        """The one network of all sites. Raises CannotStack where their rows are not of one shape."""
+        first, *others = (session.network(each) for session, each in zip(self._sessions, examples, strict=True))
+        if any(other is not first for other in others):
+            raise CannotStack
+        return first

@@ -96,11 +96,14 @@ class _Worker:
         except (EOFError, OSError) as error:
             raise Died from error
         if isinstance(event, Raised):
+            self.busy = False
             raise event.error
         return event
 
     def end(self) -> None:
-        """Close the pipe, upon which an idle process ends; a busy one is killed."""
+        """End an idle process, which other processes' copies of its pipe would keep; kill a busy one."""
+        with contextlib.suppress(OSError):
+            self.pipe.send(None)
         self.pipe.close()
         if self.busy:
             self.process.kill()
@@ -144,19 +147,16 @@ class Workers:
 
     def exchange(self, requests: Sequence[Request]) -> Iterator[Reply]:
         """Replies as they come; a site past its deadline is silent, one whose worker keeps dying has failed."""
+        self._abandon()
         self._requests.clear()
         for worker in self._workers:
             worker.waiting = [request for request in requests if self._workers[self._home[request.site]] is worker]
             self._order(worker)
-        try:
-            while busy := [worker for worker in self._workers if worker.busy]:
-                with self._timings[Phase.WAIT]:
-                    ready = set(wait([worker.pipe for worker in busy]))
-                for worker in (each for each in busy if each.pipe in ready):
-                    yield from self._replies(worker)
-        except GeneratorExit:
-            self._abandon()
-            raise
+        while busy := [worker for worker in self._workers if worker.busy]:
+            with self._timings[Phase.WAIT]:
+                ready = set(wait([worker.pipe for worker in busy]))
+            for worker in (each for each in busy if each.pipe in ready):
+                yield from self._replies(worker)
 
     def sign_heads(self, round_number: int) -> dict[str, Head]:
         """The new heads of the sites that acted since their last one."""
@@ -189,7 +189,7 @@ class Workers:
         ours, theirs = context.Pipe()
         replies = SharedBuffer()
         others = [worker.pipe for worker in self._workers] + [ours]
-        arguments = (theirs, others, self._open_host, sites, self._requests, replies)
+        arguments = (os.getpid(), theirs, others, self._open_host, sites, self._requests, replies)
         process = context.Process(target=_serve, args=arguments, daemon=True, name="medfed-sites")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of forking beside threads
@@ -237,12 +237,12 @@ class Workers:
         return failed
 
     def _abandon(self) -> None:
-        """Let the workers stop after the block that they are at; its replies are dropped."""
+        """End an exchange that was left early: workers stop after their block, whose replies are dropped."""
         for worker in [each for each in self._workers if each.busy]:
-            with contextlib.suppress(Died):
+            with contextlib.suppress(Died, MedFedError):
                 while not isinstance(worker.receive(), Done):
                     worker.send(False)
-                worker.waiting, worker.busy = [], False
+            worker.waiting, worker.busy = [], False
 
     def _replace(self, worker: _Worker) -> _Worker:
         worker.busy = True
@@ -256,6 +256,7 @@ class Workers:
 
     def _all(self, command: str, *arguments: Any) -> list[Any]:
         """What every worker gives for a command; one that died is replaced, and asked again."""
+        self._abandon()
         for worker in self._workers:
             with contextlib.suppress(Died):
                 worker.send((command, arguments))
@@ -283,6 +284,7 @@ def _failed(request: Request) -> Reply:
 
 
 def _serve(
+    parent: int,
     pipe: Connection,
     others: Sequence[Connection],
     open_host: Callable[[Sequence[str]], Host],
@@ -290,12 +292,13 @@ def _serve(
     requests: SharedBuffer,
     replies: SharedBuffer,
 ) -> None:
-    """A worker's whole life: open its sites, then obey until the pipe closes."""
+    """A worker's whole life: open its sites, then obey until None comes or the pipe closes."""
     for other in others:
         with contextlib.suppress(OSError):
             other.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_with_parent(parent)
     gc.freeze()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
@@ -306,8 +309,7 @@ def _serve(
         pipe.send(Raised(error))
         return
     with contextlib.suppress(EOFError, ConnectionError):
-        while True:
-            command = pipe.recv()
+        while (command := pipe.recv()) is not None:
             try:
                 pipe.send(Done(_obey(command, host, pipe, requests, replies)))
             except MedFedError as error:
@@ -326,11 +328,11 @@ def _obey(command: Any, host: Host, pipe: Connection, requests: SharedBuffer, re
     return getattr(host, name)(*arguments)
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int) -> None:
     """Let the system kill this process when its parent ends, so that none is left writing to the run's files."""
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:
+        if os.getppid() != parent:
             os._exit(1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -139,8 +140,13 @@ def _shapes(message: Message, prefix: str = "") -> Iterator[str]:
         if isinstance(value, Message):
             yield from _shapes(value, f"{name}.")
         elif isinstance(value, np.ndarray):
-            yield f"{name} {value.dtype.name}[{','.join(map(str, value.shape))}]"
+            yield f"{name} {_dtype_name(value.dtype)}[{','.join(map(str, value.shape))}]"
         elif isinstance(value, tuple):
             yield f"{name} list[{len(value)}]"
         else:
             yield f"{name} {type(value).__name__}"
+
+
+@cache
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    return dtype.name

@@ -116,8 +116,8 @@ class LineFile:
 
     def _cut_remains(self, descriptor: int) -> None:
         """Cut off what a failed line left behind."""
-        size = os.lseek(descriptor, 0, os.SEEK_END)
-        if size < self.end:
+        found = os.fstat(descriptor)
+        if found.st_size < self.end or not found.st_nlink:
             raise OSError(errno.EIO, "lines that were written are gone")
-        if size > self.end:
+        if found.st_size > self.end:
             os.ftruncate(descriptor, self.end)

@@ -14,9 +14,13 @@ from medfed.core.errors import DataError
 from medfed.core.examples import Predictions, Split
 from medfed.data.arrays import ArrayData, load_arrays
 from medfed.data.table import SiteTable
+from medfed.engine.assembly import assemble
+from medfed.engine.hospitals import load_hospitals
 from medfed.engine.host import SiteHost
 from medfed.engine.inprocess import InProcess
 from medfed.engine.rows import RowsCache, SiteRows, weights_digest
+from medfed.engine.simulation import attached
+from medfed.govern.keys import SigningKey
 from medfed.spec.loading import task_of
 
 TASK = {
@@ -88,13 +92,34 @@ def test_a_site_that_was_let_go_is_loaded_again() -> None:
     assert cache.get("s0") is not first
 
 
-def test_warming_stops_where_a_site_would_have_to_go() -> None:
+def test_warming_stops_and_begins_anew_where_a_site_has_to_go() -> None:
     sources = Sources()
-    known = RowsCache(sources(), keep=2, budget=3 * SIZE).warm()
+    cache = RowsCache(sources(), keep=2, budget=3 * SIZE)
+    known = cache.warm()
     assert sources.loaded == list(known) == ["s0", "s1", "s2", "s3"]
     assert set(known.values()) == {TABLES["s0"].rows(Split.TRAIN)}
-    everything = RowsCache(sources(), keep=2).warm()
-    assert list(everything) == sorted(TABLES)
+    sources.loaded.clear()
+    cache.get("s3")
+    assert sources.loaded == ["s3"]
+
+
+@pytest.mark.parametrize(("keep", "budget"), [(2, 8 * SIZE), (8, 0)], ids=["within the budget", "one cohort"])
+def test_rows_that_can_all_stay_are_loaded_once(keep: int, budget: int) -> None:
+    sources = Sources()
+    cache = RowsCache(sources(), keep, budget)
+    assert list(cache.warm()) == sorted(TABLES)
+    for site in TABLES:
+        cache.get(site)
+    assert sources.loaded == sorted(TABLES)
+
+
+def test_processes_share_one_budget() -> None:
+    sources = Sources()
+    cache = RowsCache(sources(), keep=1, budget=6 * SIZE)
+    cache.shared_by(3)
+    for site in ("s0", "s1", "s2", "s1", "s0"):
+        cache.get(site)
+    assert sources.loaded == ["s0", "s1", "s2", "s0"]
 
 
 def test_one_site_more_may_be_added_and_none_replaced() -> None:
@@ -137,6 +162,15 @@ def test_predictions_are_those_of_the_weights_asked_for_last() -> None:
     assert rows.predictions(two, Split.TEST) is None
     rows.keep_predictions(two, Split.TEST, said)
     assert rows.predictions(one, Split.TEST) is None
+
+
+def test_a_run_in_several_processes_leaves_the_cache_of_this_one_as_it_was(tmp_path: Path) -> None:
+    task = task_of(TASK | {"engine": {"workers": 2, "batched": "off"}})
+    hospitals = load_hospitals(task, tmp_path, sites(set()))
+    before = hospitals.rows._budget
+    assembly = assemble(task, hospitals, tmp_path, "the-run", SigningKey.generate())
+    with attached(assembly.simulation):
+        assert hospitals.rows._budget == before
 
 
 def arrays(seed: int) -> tuple[Any, Any]:

@@ -100,9 +100,10 @@ def test_what_was_written_after_the_checkpoint_is_cut_off_torn_or_whole(
     for number in range(1, rounds + 1):
         folder.record(state(number), metrics(number))
     checkpointed = (folder.path / "metrics.jsonl").read_bytes()
-    checkpoint = (folder.path / "checkpoint" / "state").read_bytes()
+    checkpoint = (folder.path / "checkpoint" / f"state-{rounds}").read_bytes()
     folder.record(state(rounds + 1), metrics(rounds + 1))
-    (folder.path / "checkpoint" / "state").write_bytes(checkpoint)
+    (folder.path / "checkpoint" / f"state-{rounds + 1}").unlink()
+    (folder.path / "checkpoint" / f"state-{rounds}").write_bytes(checkpoint)
     appended = (folder.path / "metrics.jsonl").read_bytes()[: len(checkpointed) + cut]
     (folder.path / "metrics.jsonl").write_bytes(appended)
     restored = folder.restore()
@@ -119,18 +120,29 @@ def test_metrics_without_any_checkpoint_are_removed(folder: RunFolder) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"MEDFED1\0", b"junk" * 40])
 def test_a_damaged_checkpoint_is_said_to_be(folder: RunFolder, content: bytes) -> None:
-    (folder.path / "checkpoint" / "state").write_bytes(content)
+    (folder.path / "checkpoint" / "state-0").write_bytes(content)
     with pytest.raises(RunFolderError, match="the checkpoint is damaged"):
         folder.restore()
 
 
 def test_a_truncated_checkpoint_is_damaged_at_every_length(folder: RunFolder) -> None:
     folder.record(state(1), metrics(1))
-    whole = (folder.path / "checkpoint" / "state").read_bytes()
+    whole = (folder.path / "checkpoint" / "state-1").read_bytes()
     for length in range(len(whole)):
-        (folder.path / "checkpoint" / "state").write_bytes(whole[:length])
+        (folder.path / "checkpoint" / "state-1").write_bytes(whole[:length])
         with pytest.raises(RunFolderError, match="damaged"):
             folder.restore()
+
+
+def test_of_two_checkpoints_the_newest_counts_and_one_is_kept(folder: RunFolder) -> None:
+    for number in range(8, 12):
+        folder.record(state(number))
+    assert [path.name for path in (folder.path / "checkpoint").iterdir()] == ["state-11"]
+    left_by_a_kill = (folder.path / "checkpoint" / "state-11").read_bytes()
+    folder.record(state(12))
+    (folder.path / "checkpoint" / "state-11").write_bytes(left_by_a_kill)
+    restored = folder.restore()
+    assert restored is not None and restored.round == 12
 
 
 def test_a_result_that_is_no_number_is_not_written_as_one(folder: RunFolder) -> None:
@@ -163,7 +175,7 @@ def test_a_disk_that_fills_while_checkpointing_leaves_the_checkpoint_before_it_w
 ) -> None:
     folder.record(state(0))
     folder.record(state(1), metrics(1))
-    before = {p: p.read_bytes() for p in (folder.path / "metrics.jsonl", folder.path / "checkpoint" / "state")}
+    before = {p: p.read_bytes() for p in (folder.path / "metrics.jsonl", folder.path / "checkpoint" / "state-1")}
     assert len(before[folder.path / "metrics.jsonl"]) < 300
     ended = subprocess.run(
         [sys.executable, "-c", FULL_DISK, folder.path, Path(__file__).parent, str(limit)],
