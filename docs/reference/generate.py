@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 TASK_MEANINGS = {
     "name": "The run's name: in its folder's name, its report and its model card.",
     "task_type": "What is learnt.",
-    "model.name": "`logistic`, `linear`, `mlp`, `resnet18` (extra `imaging`), or a [model of your own]"
+    "model.name": "`logistic`, `linear`, `mlp`, `cnn`, `resnet18` (extra `imaging`), or a [model of your own]"
     "(../how-to/add-a-model-by-entry-point.md). Further keys are the model's options: see [below](#models).",
     "model.input_size": "The shape of one input without the batch. Needed only for sites given as arrays of more than "
     "two dimensions; tables tell it themselves.",
@@ -46,8 +46,8 @@ TASK_MEANINGS = {
     "federation.schedule.gamma": "`step`: the factor of each fall.",
     "federation.schedule.floor": "`cosine`: the last rate as a share of lr; the rate falls along half a cosine.",
     "federation.clip_norm": "The largest norm of a local step's gradient.",
-    "federation.precision": "`bfloat16` computes forward and backward passes of local training in 16 bits, for large "
-    "networks on processors made for it; weights and totals stay in 32.",
+    "federation.precision": "`bfloat16` computes the layers of local training, forward and backward, in 16 bits, for "
+    "large networks on processors made for it; weights, optimiser, totals and evaluation stay in 32.",
     "federation.class_weights": "Weights of the loss by true class: `balanced` is n / (C · n_c) of the site's own "
     "training rows; a list gives one weight a class, in order.",
     "federation.data_position": "`kept`: a site goes on in its shuffled rows where its last round ended. `fresh`: "
@@ -106,11 +106,11 @@ TASK_MEANINGS = {
     "stop.min_delta": "How much better counts as better.",
     "stop.tolerance": "Stop when the model's relative change in a round, ‖w′ − w‖ / ‖w‖, is at most this.",
     "privacy.aggregation": "How totals are formed. In this version only in the clear.",
-    "engine.name": "What carries requests to sites. In this version only one process.",
+    "engine.name": "What carries requests to sites. In this version only the simulation on one machine.",
     "engine.workers": "Processes that the simulated sites are spread over; `auto`: one a core, as far as there is work "
     "for them. Any number gives the same bits.",
-    "engine.batched": "`auto`: small sites are trained together where the model allows it, which agrees with `off` to "
-    "1e-6. `off`: each by itself.",
+    "engine.batched": "`auto`: small sites are trained together where model and task allow it, which agrees with `off` "
+    "to 1e-6: see [speed](../explanation/speed.md#never-stacked). `off`: each by itself.",
     "compare.strategies": "What `medfed compare` runs: names, or names with options as under `federation.strategy`.",
     "compare.overrides": "Strategy → keys of `federation` that differ for it: see "
     "[compare strategies](../how-to/compare-strategies.md).",

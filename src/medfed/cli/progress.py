@@ -79,7 +79,7 @@ class Watcher:
         resumed = f", resumed after round {state.round}" if state.round else ""
         return [
             f"{spec.name}: {name}, {spec.model.name} ({parameters:,} parameters) at {len(sites)} sites{resumed}",
-            "simulation in one process: totals are in the clear, and a site without a policy file allows everything",
+            "simulation on this machine: totals are in the clear, and a site without a policy file allows everything",
         ]
 
     def _start_bar(self, total: int, done: int) -> None:

@@ -33,7 +33,7 @@ def run(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Run a task over its sites, simulated in this process, and write a report.
+    """Run a task over its sites, simulated on this machine, and write a report.
 
     Every round is checkpointed: after Ctrl-C or a crash, --resume goes on to the same result, to the bit.
 
@@ -121,7 +121,7 @@ def train(
     checked = api.read_task(config, settings or [])
     sites = party_sites(party_config, data)
     if reconnect_interval is not None and not quiet and not as_json:
-        print("--reconnect_interval has no effect here: both parties are in this process", file=sys.stderr)
+        print("--reconnect_interval has no effect here: both parties are on this machine", file=sys.stderr)
     with Watcher(quiet=quiet, as_json=as_json) as watcher:
         unfinished = (output / "task.yaml").exists() and not (output / "results.json").exists()
         if unfinished and api.read_task(output / "task.yaml").spec != checked.spec:

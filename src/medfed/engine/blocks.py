@@ -59,8 +59,13 @@ def workers_for(task: TaskSpec, blocks: int) -> int:
 
     if "fork" not in multiprocessing.get_all_start_methods():
         return 1
-    wanted = len(os.sched_getaffinity(0)) if task.engine.workers == "auto" else task.engine.workers
+    wanted = _cores() if task.engine.workers == "auto" else task.engine.workers
     return max(1, min(wanted, blocks))
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def spread(blocks: Sequence[Block], rows: Mapping[str, int], workers: int) -> list[list[Block]]:

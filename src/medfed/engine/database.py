@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,8 +20,11 @@ _FORMAT = 0x4D46_0001
 """Stands in the file's header (``user_version``), so that another program's file is not taken for ours."""
 
 _BUSY_SECONDS = 60
+_BETWEEN_TRIES = 1e-4
+"""SQLite's own waiting begins with whole milliseconds, and another process's transaction is over before."""
+
 _PAGE_BYTES = 2**13
-_WAL_BYTES = 2**26
+_WAL_BYTES = 2**28
 _CACHE_KIB = 16 * 1024
 
 _GO_ON = "free disk space or mend the folder's permissions, then go on with: medfed run --resume DIR"
@@ -45,13 +49,14 @@ class Database:
         self._process = os.getpid()
         self._undone: list[Callable[[], None]] = []
         self._done: list[Callable[[], None]] = []
-        self._begun = self._broken = False
+        self._pending: list[Change] = []
+        self._begun = False
         if any(other.path == path and other._process != self._process for other in Database._open if path):
             raise RuntimeError(f"{path} was open when this process was forked; close it before")
         if path is not None:
             _create_private(path)
         try:
-            self._connection = sqlite3.connect(path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None)
+            self._connection = sqlite3.connect(path or ":memory:", timeout=0, isolation_level=None)
         except sqlite3.Error as error:
             raise self._explained(error) from error
         try:
@@ -85,13 +90,20 @@ class Database:
                 )
 
     def execute(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        """The rows of one statement. Raises RunFolderError."""
+        """The rows of one statement, which sees what was written before it. Raises RunFolderError."""
         if self._process != os.getpid():
-            raise RuntimeError(f"{self.path} was opened before this process was forked; open it anew")
-        try:
-            return self._connection.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            raise self._explained(error) from error
+            raise RuntimeError(f"{self.where} was opened before this process was forked; open it anew")
+        if self._pending:
+            self._apply_pending()
+        patience = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                return self._connection.execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > patience:
+                    raise self._explained(error) from error
+            time.sleep(_BETWEEN_TRIES)
 
     def write(
         self,
@@ -103,23 +115,15 @@ class Database:
         """Make all changes or none, in the transaction that was begun or in one of their own.
 
         undone, done: called once it is known that the transaction was not, or was, committed. Raises
-        RunFolderError; a transaction of which this is a part fails as a whole then.
+        RunFolderError; within a transaction, its end does.
         """
         if not self._begun:
             with self.transaction():
                 self.write(changes, undone=undone, done=done)
             return
+        self._pending += changes
         if undone is not None:
             self._undone.append(undone)
-        self._check_whole()
-        try:
-            if not self._connection.in_transaction:
-                self.execute("BEGIN IMMEDIATE")
-            for statement, values in changes:
-                self.execute(statement, values)
-        except BaseException:
-            self._broken = True
-            raise
         if done is not None:
             self._done.append(done)
 
@@ -127,7 +131,8 @@ class Database:
     def transaction(self) -> Iterator[None]:
         """Commit all that is written in it, or nothing; one within another is a part of it.
 
-        It begins, and keeps other processes from writing, with the first change.
+        Changes are collected and made at its end, or before the next statement that reads, so that other processes
+        are kept from writing for as short as can be.
         """
         if self._begun:
             yield
@@ -135,7 +140,7 @@ class Database:
         self._begun = True
         try:
             yield
-            self._check_whole()
+            self._apply_pending()
             if self._connection.in_transaction:
                 self.execute("COMMIT")
         except BaseException:
@@ -144,18 +149,22 @@ class Database:
             raise
         self._end(self._done)
 
-    def _check_whole(self) -> None:
-        if self._broken:
-            raise RunFolderError("a part of it could not be written", where=self.where, remedy=_GO_ON)
+    def _apply_pending(self) -> None:
+        changes, self._pending = self._pending, []
+        if changes and not self._connection.in_transaction:
+            self.execute("BEGIN IMMEDIATE")
+        for statement, values in changes:
+            self.execute(statement, values)
 
     def _roll_back(self) -> None:
+        self._pending = []
         if self._connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
 
     def _end(self, calls: list[Callable[[], None]]) -> None:
         self._undone, self._done = [], []
-        self._begun = self._broken = False
+        self._begun = False
         for call in calls:
             call()
 

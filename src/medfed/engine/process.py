@@ -130,7 +130,7 @@ class Process:
         done = all(self._algorithm(lane.encoding).done(lane.algorithm) for lane in lanes)
         due = done or limit or number % self.task.evaluation.every == 0
         split = Split(self.task.monitored_split)
-        metrics = self._measure(lanes, split, number, self._measured_sites()) if due else RoundMetrics(number, ())
+        metrics = self._measure(lanes, split, number, self.federation.cohort()) if due else RoundMetrics(number, ())
         progress = state.progress.after(metrics.value(self.task.stop.metric or ""), self.task.stop)
         reason = stop_reason(progress, self.task.stop, done=done, limit=limit)
         new = tuple(self.federation.conversation.absences)
@@ -144,7 +144,7 @@ class Process:
     def measure(self, state: RunState, split: Split) -> RoundMetrics:
         """The metrics of a state's models on a split, at every site."""
         self._begin(state, state.round)
-        metrics = self._measure(state.lanes, split, state.round, self.federation.sites)
+        metrics = self._measure(state.lanes, split, state.round, self.federation.sites, own=True)
         return replace(metrics, absences=tuple(self.federation.conversation.absences))
 
     def curves(self, state: RunState, split: Split) -> dict[str, Curve]:
@@ -180,10 +180,6 @@ class Process:
         for lane, kept in zip(self.strategy.lanes, lanes, strict=True):
             yield lane, kept.encoding, self._algorithm(kept.encoding).result(kept.algorithm).weights
 
-    def _measured_sites(self) -> tuple[str, ...]:
-        """The sites at which a round's model is measured: those of the round, where the task draws a cohort."""
-        return self.federation.cohort()
-
     def _candidates(self, lanes: tuple[LaneState, ...], split: Split, sites: tuple[str, ...]) -> dict[str, Candidate]:
         chosen = frozenset(sites)
         candidates: dict[str, Candidate] = {}
@@ -192,9 +188,15 @@ class Process:
             candidates.update((site, candidate) for site in lane.serves if site in chosen)
         return candidates
 
-    def _measure(self, lanes: tuple[LaneState, ...], split: Split, number: int, sites: tuple[str, ...]) -> RoundMetrics:
-        """The metrics; a site that failed is told from one that withholds."""
-        own = sites is self.federation.sites or len(sites) <= OWN_METRICS
+    def _measure(
+        self, lanes: tuple[LaneState, ...], split: Split, number: int, sites: tuple[str, ...], *, own: bool = False
+    ) -> RoundMetrics:
+        """The metrics at some sites, and each one's own if ``own``, or if they are few.
+
+        A site that failed is told from one that withholds. Where the task draws a cohort, a round's metrics are those
+        of its sites.
+        """
+        own = own or len(sites) <= OWN_METRICS
         measured = evaluate(self.federation, self._candidates(lanes, split, sites), own=own)
         absences = self.federation.conversation.absences
         failed = {a.site for a in absences if a.step == own_metrics.name and a.code != Refused.code}

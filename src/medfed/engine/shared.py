@@ -12,8 +12,6 @@ import tempfile
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 _ALIGNMENT = 64
 _LEAST = 2**20
 
@@ -56,9 +54,19 @@ class SharedBuffer:
         Those of fewer bytes than ``copied_below`` are its own, the others are read where they stand, and hold until
         the writer clears the memory.
         """
-        views = (self._view(*place) for place in packed.places)
-        buffers = [bytes(view) if len(view) < copied_below else view for view in views]
-        return pickle.loads(packed.content, buffers=buffers)  # noqa: S301 - from a process forked from this program
+        if not packed.places:
+            return pickle.loads(packed.content)  # noqa: S301 - from a process forked from this program
+        start, end = packed.places[0][0], sum(packed.places[-1])
+        shared = memoryview(self._mapped(end, grow=False)).toreadonly()
+        own = memoryview(bytes(shared[start:end])) if end - start < copied_below else None
+        buffers: list[bytes | memoryview] = []
+        for offset, length in packed.places:
+            if own is not None:
+                buffers.append(own[offset - start : offset - start + length])
+            else:
+                view = shared[offset : offset + length]
+                buffers.append(bytes(view) if length < copied_below else view)
+        return pickle.loads(packed.content, buffers=buffers)  # noqa: S301
 
     def close(self) -> None:
         """Give the memory back to the system, once no view of it is left."""
@@ -68,17 +76,13 @@ class SharedBuffer:
             self._file = -1
 
     def _place(self, raw: memoryview) -> tuple[int, int]:
-        array = np.frombuffer(raw, np.uint8)
-        key = array.ctypes.data, array.nbytes
+        key = id(raw.obj), raw.nbytes
         if key not in self._written:
             start = self._end + -self._end % _ALIGNMENT
-            self._end = start + len(raw)
+            self._end = start + raw.nbytes
             memoryview(self._mapped(self._end, grow=True))[start : self._end] = raw
-            self._written[key] = start, len(raw)
+            self._written[key] = start, raw.nbytes
         return self._written[key]
-
-    def _view(self, offset: int, length: int) -> memoryview:
-        return memoryview(self._mapped(offset + length, grow=False)).toreadonly()[offset : offset + length]
 
     def _mapped(self, size: int, *, grow: bool) -> mmap.mmap:
         if self._map is None or len(self._map) < size:

@@ -73,7 +73,10 @@ class Died(Exception):
 
 @dataclass(eq=False)
 class _Worker:
-    """A forked process, this side of its pipe, and the requests that it has still to answer."""
+    """A forked process, this side of its pipe, and the requests that it has still to answer.
+
+    unheard: commands sent whose end nobody waits for; an error that they meet shows at the next event.
+    """
 
     sites: Sequence[str]
     process: BaseProcess
@@ -81,6 +84,7 @@ class _Worker:
     replies: SharedBuffer
     waiting: list[Request] = field(default_factory=list)
     busy: bool = False
+    unheard: int = 0
 
     def send(self, command: object) -> None:
         """Raises Died."""
@@ -90,15 +94,18 @@ class _Worker:
             raise Died from error
 
     def receive(self) -> Any:
-        """The next event. Raises Died, and the error that the worker met."""
-        try:
-            event = self.pipe.recv()
-        except (EOFError, OSError) as error:
-            raise Died from error
-        if isinstance(event, Raised):
-            self.busy = False
-            raise event.error
-        return event
+        """The next event that is waited for. Raises Died, and the error that the worker met."""
+        while True:
+            try:
+                event = self.pipe.recv()
+            except (EOFError, OSError) as error:
+                raise Died from error
+            if isinstance(event, Raised):
+                self.busy = False
+                raise event.error
+            if not self.unheard:
+                return event
+            self.unheard -= 1
 
     def end(self) -> None:
         """End an idle process, which other processes' copies of its pipe would keep; kill a busy one."""
@@ -164,7 +171,11 @@ class Workers:
 
     def witness(self, head: Head, party: str) -> None:
         """Record another party's head in the ledgers of the sites that signed last."""
-        self._all("witness", head, party)
+        self._abandon()
+        for worker in self._workers:
+            with contextlib.suppress(Died):  # its death shows at the next request
+                worker.send(("witness", (head, party)))
+                worker.unheard += 1
 
     def close(self, status: str) -> dict[str, Head]:
         """Record how the run ended in every ledger; their last heads."""
@@ -314,6 +325,7 @@ def _serve(
                 pipe.send(Done(_obey(command, host, pipe, requests, replies)))
             except MedFedError as error:
                 pipe.send(Raised(error))
+    host.detach()
 
 
 def _obey(command: Any, host: Host, pipe: Connection, requests: SharedBuffer, replies: SharedBuffer) -> Any:

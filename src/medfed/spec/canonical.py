@@ -16,8 +16,13 @@ from medfed.spec.task import TaskSpec
 
 
 def task_digest(spec: TaskSpec) -> str:
-    """SHA-256, in hexadecimal, of the resolved task as JSON: keys sorted, floats in shortest exact form."""
-    text = json.dumps(resolved(spec), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    """SHA-256, in hexadecimal, of the resolved task as JSON: keys sorted, floats in shortest exact form.
+
+    Without ``engine.workers``, which says how a machine is used and changes no bit of what is computed.
+    """
+    content = resolved(spec)
+    del content["engine"]["workers"]
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

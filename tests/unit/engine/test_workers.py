@@ -156,8 +156,8 @@ def test_commands_reach_every_worker_also_one_that_died(tmp_path: Path) -> None:
         os.kill(opened.processes[1], signal.SIGKILL)
         assert sorted(opened.sign_heads(3)) == EVERYONE
         opened.witness(Head(5, "00", 3, "now", "00"), "coordinator")
-        assert [f.read_text() for f in tmp_path.glob("witness-*")] == ["5 coordinator"] * 3
         assert opened.spent()[Phase.TRAIN] == 3.0
+        assert [f.read_text() for f in tmp_path.glob("witness-*")] == ["5 coordinator"] * 3
         with pytest.raises(MedFedError, match="a head cannot be signed"):
             opened.sign_heads(-1)
 

@@ -63,6 +63,7 @@ def test_the_digest_is_sha256_of_the_sorted_json_of_what_is_dumped(tmp_path):
 
     spec = task_of(TASK).spec
     content = YAML(typ="safe", pure=True).load(dump_task(spec))
+    del content["engine"]["workers"]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     assert task_digest(spec) == hashlib.sha256(text.encode()).hexdigest()
 
@@ -129,3 +130,9 @@ def test_any_task_survives_dump_and_load(folder, options, markers, levels, lr, s
     again = reloaded(spec, folder)
     assert again == spec
     assert task_digest(again) == task_digest(spec)
+
+
+def test_how_many_workers_compute_it_is_not_a_part_of_what_is_approved():
+    one, three = (task_of(TASK, [f"engine.workers={n}"]).spec for n in (1, 3))
+    assert task_digest(one) == task_digest(three)
+    assert task_digest(one) != task_digest(task_of(TASK, ["engine.batched=off"]).spec)
