@@ -137,6 +137,7 @@ class Workers:
         self._requests = SharedBuffer()
         self._deaths: dict[str, int] = {}
         self._workers: list[_Worker] = []
+        gc.freeze()  # a collection would touch, and so copy, all that the workers share
         try:
             for sites in homes:
                 self._workers.append(self._fork(sites))
@@ -192,6 +193,8 @@ class Workers:
             return
         for worker in self._workers:
             worker.end()
+        if self._workers:
+            gc.unfreeze()
         self._workers = []
         self._requests.close()
 
@@ -326,6 +329,7 @@ def _serve(
             except MedFedError as error:
                 pipe.send(Raised(error))
     host.detach()
+    os._exit(0)  # at once: to free all it shares, object by object, it would first have to copy it
 
 
 def _obey(command: Any, host: Host, pipe: Connection, requests: SharedBuffer, replies: SharedBuffer) -> Any:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _EVALUATION_ROWS, _EVALUATION_ELEMENTS = 4096, 2**20
 """The most rows and the most input numbers of a batch that is scored: what layers make of them takes memory too."""
 
+_CONVOLVED_ELEMENTS = 2**16
+"""The same for convolutions, which make dozens of numbers of each, and gain nothing from larger batches."""
+
 
 @dataclass(frozen=True, eq=False)
 class Session:
@@ -149,7 +152,8 @@ def _scores(network: Network, features: NDArray[np.float32], task_type: str) -> 
     import torch
 
     network.module.eval()
-    rows = min(_EVALUATION_ROWS, _EVALUATION_ELEMENTS // math.prod(features.shape[1:]))
+    elements = _CONVOLVED_ELEMENTS if network.has_convolutions else _EVALUATION_ELEMENTS
+    rows = min(_EVALUATION_ROWS, elements // math.prod(features.shape[1:]))
     parts = torch.split(torch.from_numpy(features), max(rows, 1))
     with torch.no_grad(), one_thread():  # of copies, whose memory is aligned: a view's would change the last bits
         outputs = torch.cat([network.module(network.laid_out(part.clone())) for part in parts]).double()
