@@ -67,6 +67,7 @@ def assemble(task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: 
     strategy = check_parts(task, names)
     cohort = share(spec.federation.cohort, len(names))
     blocks = plan_blocks(spec, names, cohort)
+    workers = workers_for(spec, len(blocks), stacked=len(blocks) < len(names))
     policies = {name: site.policy for name, site in hospitals.sites.items()}
     if any(POOLED in lane.trainers for lane in strategy.lanes):
         hospitals.rows.add(POOLED, lambda: merge_tables(POOLED, [hospitals.rows.get(name).table for name in names]))
@@ -85,7 +86,7 @@ def assemble(task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: 
         blocks=tuple(blocks),
     )
     sources = {name: site.policy_source for name, site in hospitals.sites.items()}
-    simulation = Simulation.open(consortium, sources, workers_for(spec, len(blocks)), hospitals.known)
+    simulation = Simulation.open(consortium, sources, workers, hospitals.known)
     federation = SiteFederation(
         Conversation(simulation.parties, run, consortium.digest), names, spec.federation, spec.seed
     )

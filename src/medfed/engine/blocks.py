@@ -27,6 +27,9 @@ LARGEST_STACK = 2 * STACK
 SMALL = 2**20
 """Multiplications of one update (parameters times batch) above which stacking gains nothing over a second core."""
 
+FEW_STACKS = 4
+"""Stacks of a round that one process does about as fast as two."""
+
 _SOME_COLUMNS = (8,)
 
 
@@ -53,13 +56,20 @@ def stacks(task: TaskSpec) -> bool:
     return network.size * rows <= SMALL and can_stack(network, task, shape)
 
 
-def workers_for(task: TaskSpec, blocks: int) -> int:
-    """The number of processes: the task's, or one a core; never more than blocks, and one where none can be forked."""
+def workers_for(task: TaskSpec, blocks: int, *, stacked: bool = False) -> int:
+    """The number of processes: the task's, or one a core; never more than blocks, and one where none can be forked.
+
+    stacked: blocks are stacks. Where these are few, a second process would gain little and cost memory, so ``auto``
+    is one.
+    """
     import multiprocessing
 
     if "fork" not in multiprocessing.get_all_start_methods():
         return 1
-    wanted = _cores() if task.engine.workers == "auto" else task.engine.workers
+    if task.engine.workers != "auto":
+        wanted = task.engine.workers
+    else:
+        wanted = 1 if stacked and blocks <= FEW_STACKS else _cores()
     return max(1, min(wanted, blocks))
 
 
