@@ -27,7 +27,7 @@ def print_timings(timings: RunTimings) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table("phase", "seconds", "share", title="where the time went, over all processes")
+    shown = Table("phase", "seconds", "share", title="time, all processes")
     for each in timings.phases:
         shown.add_row(each.phase, f"{each.seconds:.3f}", f"{each.share:.0%}")
     Console().print(shown)
