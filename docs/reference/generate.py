@@ -108,7 +108,7 @@ TASK_MEANINGS = {
     "privacy.aggregation": "How totals are formed. In this version only in the clear.",
     "engine.name": "What carries requests to sites. In this version only the simulation on one machine.",
     "engine.workers": "Processes that the simulated sites are spread over; `auto`: one a core, as far as there is work "
-    "for them, and one alone for a few stacks of small sites. Any number gives the same bits.",
+    "for them. Any number gives the same bits.",
     "engine.batched": "`auto`: small sites are trained together where model and task allow it, which agrees with `off` "
     "to 1e-6: see [speed](../explanation/speed.md#never-stacked). `off`: each by itself.",
     "compare.strategies": "What `medfed compare` runs: names, or names with options as under `federation.strategy`.",

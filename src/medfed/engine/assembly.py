@@ -67,7 +67,7 @@ def assemble(task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: 
     strategy = check_parts(task, names)
     cohort = share(spec.federation.cohort, len(names))
     blocks = plan_blocks(spec, names, cohort)
-    workers = workers_for(spec, len(blocks), stacked=len(blocks) < len(names))
+    workers = workers_for(spec, len(blocks))
     policies = {name: site.policy for name, site in hospitals.sites.items()}
     if any(POOLED in lane.trainers for lane in strategy.lanes):
         hospitals.rows.add(POOLED, lambda: merge_tables(POOLED, [hospitals.rows.get(name).table for name in names]))

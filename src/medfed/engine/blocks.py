@@ -27,9 +27,6 @@ LARGEST_STACK = 2 * STACK
 SMALL = 2**20
 """Multiplications of one update (parameters times batch) above which stacking gains nothing over a second core."""
 
-FEW_STACKS = 4
-"""Stacks of a round that one process does about as fast as two."""
-
 _SOME_COLUMNS = (8,)
 
 
@@ -56,20 +53,13 @@ def stacks(task: TaskSpec) -> bool:
     return network.size * rows <= SMALL and can_stack(network, task, shape)
 
 
-def workers_for(task: TaskSpec, blocks: int, *, stacked: bool = False) -> int:
-    """The number of processes: the task's, or one a core; never more than blocks, and one where none can be forked.
-
-    stacked: blocks are stacks. Where these are few, a second process would gain little and cost memory, so ``auto``
-    is one.
-    """
+def workers_for(task: TaskSpec, blocks: int) -> int:
+    """The number of processes: the task's, or one a core; never more than blocks, and one where none can be forked."""
     import multiprocessing
 
     if "fork" not in multiprocessing.get_all_start_methods():
         return 1
-    if task.engine.workers != "auto":
-        wanted = task.engine.workers
-    else:
-        wanted = 1 if stacked and blocks <= FEW_STACKS else _cores()
+    wanted = _cores() if task.engine.workers == "auto" else task.engine.workers
     return max(1, min(wanted, blocks))
 
 

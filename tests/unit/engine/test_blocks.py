@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medfed.engine.blocks import FEW_STACKS, SMALL, STACK, plan_blocks, spread, stacks, workers_for
+from medfed.engine.blocks import SMALL, STACK, plan_blocks, spread, stacks, workers_for
 from medfed.spec.loading import task_of
 from medfed.spec.task import TaskSpec
 
@@ -114,9 +114,3 @@ def test_one_worker_a_core_this_process_may_use(monkeypatch: pytest.MonkeyPatch)
 def test_one_process_where_none_can_be_forked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
     assert workers_for(task(engine={"workers": 4}), 9) == 1
-
-
-def test_few_stacks_stay_in_one_process_unless_the_task_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(8)))
-    assert [workers_for(task(), blocks, stacked=True) for blocks in (1, FEW_STACKS, FEW_STACKS + 1)] == [1, 1, 5]
-    assert workers_for(task(engine={"workers": 2}), 3, stacked=True) == 2
