@@ -12,6 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 _ALIGNMENT = 64
 _LEAST = 2**20
 
@@ -56,7 +58,8 @@ class SharedBuffer:
         """
         if not packed.places:
             return pickle.loads(packed.content)  # noqa: S301 - from a process forked from this program
-        start, end = packed.places[0][0], sum(packed.places[-1])
+        start = min(offset for offset, _ in packed.places)
+        end = max(offset + length for offset, length in packed.places)
         shared = memoryview(self._mapped(end, grow=False)).toreadonly()
         own = memoryview(bytes(shared[start:end])) if end - start < copied_below else None
         buffers: list[bytes | memoryview] = []
@@ -76,7 +79,7 @@ class SharedBuffer:
             self._file = -1
 
     def _place(self, raw: memoryview) -> tuple[int, int]:
-        key = id(raw.obj), raw.nbytes
+        key = np.frombuffer(raw, np.uint8).ctypes.data, raw.nbytes
         if key not in self._written:
             start = self._end + -self._end % _ALIGNMENT
             self._end = start + raw.nbytes

@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 import numpy as np
+import pytest
 from engine_parts import Ping, request
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +51,16 @@ def test_an_array_is_written_once_for_all_who_are_sent_it() -> None:
     assert first.places == second.places
     buffer.clear()
     assert buffer.pack([np.zeros(3)]).places[0][0] == 0
+
+
+@pytest.mark.parametrize("copied_below", [0, 400, math.inf])
+def test_arrays_that_are_there_already_may_come_after_new_ones(copied_below: float) -> None:
+    buffer, old, new = SharedBuffer(), np.arange(5.0), np.arange(100.0)
+    columns = np.asfortranarray(np.arange(12.0).reshape(3, 4))
+    buffer.pack([old, columns])
+    for content in ([new, old], [columns, new, old], [old, new]):
+        got = buffer.unpack(buffer.pack(content), copied_below=copied_below)
+        assert [a.tolist() for a in got] == [a.tolist() for a in content]
 
 
 def test_requests_of_one_message_still_share_it() -> None:
