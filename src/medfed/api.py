@@ -261,12 +261,16 @@ def _hospitals(task: TaskFile, data: Path, sites: Mapping[str, SiteInput] | None
 
 
 def _report(folder: Path) -> Path:
-    from medfed.report.card import write_model_card
+    from medfed.report.card import write_card_of
+    from medfed.report.folder import is_comparison, read_run
+    from medfed.report.page import write_page_of
     from medfed.report.page import write_report as write_page
 
-    if (folder / "task.yaml").exists() and not (folder / "comparison.json").exists():
-        write_model_card(folder)
-    return write_page(folder)
+    if is_comparison(folder) or not (folder / "task.yaml").exists():
+        return write_page(folder)
+    run = read_run(folder)
+    write_card_of(run, folder)
+    return write_page_of(run, folder)
 
 
 def _data_folder(task: TaskFile, data: FilePath | None) -> Path:

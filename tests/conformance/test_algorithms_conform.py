@@ -243,7 +243,7 @@ def is_refused_at_birch(name: str, step: Step[Any, Any], folder: Path, monkeypat
 
     entries = ledger_of("birch", folder)
     of_step = [(entry["kind"], entry.get("code")) for entry in entries if entry.get("step") == step.name]
-    with contextlib.closing(sqlite3.connect(folder / "sites" / "memory")) as memory:
+    with contextlib.closing(sqlite3.connect(folder / "sites" / "memory" / "0")) as memory:
         kept = memory.execute("SELECT reply FROM version WHERE site = 'birch'").fetchall()
     replies = [decode(encoded, Message) for (encoded,) in kept]
     assert set(of_step) <= {("refusal", "policy.steps")}

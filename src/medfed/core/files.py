@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from medfed.core.errors import RunFolderError
 
 
-def write_atomically(path: Path, data: bytes | str, *, durable: bool = False, mode: int | None = None) -> None:
+def write_atomically(
+    path: Path, data: bytes | str | Iterator[str], *, durable: bool = False, mode: int | None = None
+) -> None:
     """Write beside the file, then rename over it; ``durable`` also forces it to the disk (fsync).
 
-    mode: permission bits set before any content is written. Raises RunFolderError where the disk is full or the
-    folder cannot be written; the old file, if there was one, is whole.
+    data: all of it, or pieces of text, of which memory holds one at a time. mode: permission bits set before any
+    content is written. Raises RunFolderError where the disk is full or the folder cannot be written; the old file,
+    if there was one, is whole.
     """
-    content = data.encode() if isinstance(data, str) else data
     partial = path.with_name(f".{path.name}.partial")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666 if mode is None else mode)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            for piece in (data,) if isinstance(data, bytes | str) else data:
+                file.write(piece.encode() if isinstance(piece, str) else piece)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
         partial.replace(path)
         if durable:
             sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise RunFolderError(
             f"cannot write ({error.strerror or error})",
             where=str(path),

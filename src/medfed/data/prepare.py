@@ -5,6 +5,7 @@ Every step reaches the site's rows as ``site.resource(SiteTable)``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -138,9 +139,9 @@ def adopt(site: SiteContext, message: Encoding) -> Adopted:
 STEPS: tuple[Step[Any, Any], ...] = (describe, report_levels, moments, deviations, adopt)
 
 
-def describe_sites(fed: Federation) -> dict[str, DataSheet]:
-    """The data sheet of each site that gives one."""
-    return fed.ask(describe, Question())
+def describe_sites(fed: Federation) -> Iterator[tuple[str, DataSheet]]:
+    """The data sheet of each site that gives one, as they come."""
+    return fed.stream(describe, Question())
 
 
 def adopt_encoding(fed: Federation, encoding: Encoding) -> None:

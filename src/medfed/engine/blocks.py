@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from medfed.core.errors import UserError
+from medfed.engine.store import STORES
 from medfed.models.catalogue import build_network
 from medfed.models.stacked import can_stack
 from medfed.spec.task import TaskSpec
@@ -54,13 +55,13 @@ def stacks(task: TaskSpec) -> bool:
 
 
 def workers_for(task: TaskSpec, blocks: int) -> int:
-    """The number of processes: the task's, or one a core; never more than blocks, and one where none can be forked."""
+    """The number of processes: the task's, or one a core; never more than stores, and one where none can be forked."""
     import multiprocessing
 
     if "fork" not in multiprocessing.get_all_start_methods():
         return 1
     wanted = _cores() if task.engine.workers == "auto" else task.engine.workers
-    return max(1, min(wanted, blocks))
+    return max(1, min(wanted, blocks, STORES))
 
 
 def _cores() -> int:
@@ -71,14 +72,15 @@ def _cores() -> int:
 def spread(blocks: Sequence[Block], rows: Mapping[str, int], workers: int) -> list[list[Block]]:
     """The blocks of each worker: the largest first, each to the worker with the fewest rows so far.
 
-    A site of unknown size counts as the mean of the known ones.
+    Blocks of one store stay together. A site of unknown size counts as the mean of the known ones.
     """
     mean = max(sum(rows.values()) / max(len(rows), 1), 1)
-    sizes = {block: sum(rows.get(site, mean) for site in block) for block in blocks}
+    together = [tuple(blocks[store::STORES]) for store in range(min(STORES, len(blocks)))]
+    sizes = {some: sum(rows.get(site, mean) for block in some for site in block) for some in together}
     homes: list[list[Block]] = [[] for _ in range(workers)]
     heap = [(0.0, worker) for worker in range(workers)]
-    for block in sorted(blocks, key=lambda block: (-sizes[block], block)):
+    for some in sorted(together, key=lambda some: (-sizes[some], some)):
         load, worker = heapq.heappop(heap)
-        homes[worker].append(block)
-        heapq.heappush(heap, (load + sizes[block], worker))
+        homes[worker] += some
+        heapq.heappush(heap, (load + sizes[some], worker))
     return [sorted(home) for home in homes]

@@ -8,7 +8,9 @@ off when the run is resumed.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +142,13 @@ class RunFolder:
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file whole."""
-        write_atomically(self.path / name, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        pieces = json.JSONEncoder(indent=1, ensure_ascii=False, allow_nan=False).iterencode(content)
+        write_atomically(self.path / name, chain(pieces, ("\n",)))
+
+    def write_sheets(self, sheets: Mapping[str, str]) -> None:
+        """Write ``sheets.json`` from each site's sheet, which is JSON already: a line each, in order."""
+        lines = (f"{json.dumps(site, ensure_ascii=False)}: {sheet}" for site, sheet in sorted(sheets.items()))
+        write_atomically(self.path / "sheets.json", "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def _line(row: Row) -> dict[str, Any]:

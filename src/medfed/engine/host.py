@@ -23,7 +23,7 @@ from medfed.engine.cohort import check_cohort
 from medfed.engine.rows import RowsCache, SiteRows
 from medfed.engine.site import Admitted, SiteNode, phase_of
 from medfed.engine.stack import CannotStack, SessionStack, StackTrainers
-from medfed.engine.store import RunStore
+from medfed.engine.store import RunStore, store_path
 from medfed.govern.entries import OpenedEntry, PolicyEntry
 from medfed.govern.heads import Head
 from medfed.govern.ledger import Ledger, LedgerFolder
@@ -33,12 +33,8 @@ from medfed.spec.task import TaskSpec
 from medfed.version import __version__
 
 
-class Host(Protocol):
-    """What answers for some sites in one process."""
-
-    def handle(self, requests: Sequence[Request]) -> Iterator[list[Reply]]:
-        """The replies, block by block; a site past its deadline is silent."""
-        ...
+class Keeper(Protocol):
+    """What keeps the ledgers and the clocks of some sites, wherever they live."""
 
     def sign_heads(self, round_number: int) -> dict[str, Head]:
         """The new heads of the sites that acted since their last one."""
@@ -53,11 +49,19 @@ class Host(Protocol):
         ...
 
     def spent(self) -> dict[Phase, float]:
-        """The seconds spent by phase."""
+        """The seconds spent by phase, beside those that the coordinator counts itself."""
         ...
 
     def detach(self) -> None:
         """Give all files back; the run may go on later."""
+        ...
+
+
+class Host(Keeper, Protocol):
+    """What answers for some sites in one process."""
+
+    def handle(self, requests: Sequence[Request]) -> Iterator[list[Reply]]:
+        """The replies, block by block; a site past its deadline is silent."""
         ...
 
 
@@ -79,9 +83,23 @@ class Consortium:
     networks: NetworkCache
     blocks: tuple[tuple[str, ...], ...]
 
-    def open_store(self) -> RunStore:
-        """The sites' memories, for this process alone: none may be open when it forks."""
-        return RunStore.open(self.folder / "sites" / "memory")
+    @property
+    def stacked(self) -> bool:
+        """Whether sites are trained together."""
+        return any(len(block) > 1 for block in self.blocks)
+
+    def stores(self, sites: Sequence[str]) -> dict[str, RunStore]:
+        """The open store of each site, for this process alone: none may be open when it forks."""
+        paths = {site: store_path(self.folder, k) for k, block in enumerate(self.blocks) for site in block}
+        with ExitStack() as undo:
+            opened = {path: undo.enter_context(RunStore.open(path)) for path in dict.fromkeys(map(paths.get, sites))}
+            undo.pop_all()
+        return {site: opened[paths[site]] for site in sites}
+
+    def begin_stores(self) -> None:
+        """Make the stores that are not there, so that forked processes do not all begin them at once."""
+        for store in set(self.stores([site for block in self.blocks for site in block]).values()):
+            store.close()
 
 
 class SiteHost:
@@ -94,9 +112,9 @@ class SiteHost:
         """
         self._consortium = consortium
         self._timings = timings
-        self._store = consortium.open_store()
+        self._stores = consortium.stores(sites)
         with ExitStack() as undo:
-            undo.callback(self._store.close)
+            undo.callback(self.detach)
             self.nodes = {site: self._node(site) for site in sites}
             undo.pop_all()
         self._blocks = {site: index for index, block in enumerate(consortium.blocks) for site in block}
@@ -142,7 +160,8 @@ class SiteHost:
 
     def detach(self) -> None:
         """Give all files back; the run may go on later."""
-        self._store.close()
+        for store in set(self._stores.values()):
+            store.close()
 
     def _node(self, site: str) -> SiteNode:
         shared = self._consortium
@@ -158,7 +177,7 @@ class SiteHost:
             rows=partial(self._rows, site),
             policy=lambda: policy,
             ledger=ledger,
-            memory=self._store.site(site),
+            memory=self._stores[site].site(site),
             networks=shared.networks,
             log=shared.folder / "sites" / f"{site}.log",
             timings=self._timings,
@@ -168,7 +187,7 @@ class SiteHost:
         """A site's rows, the same as those with which the run began. Raises DataError where they are not."""
         rows = self._consortium.rows.get(site)
         if rows not in self._checked:
-            check_cohort(self._store, rows.table)
+            check_cohort(self._stores[site], rows.table)
             self._checked.add(rows)
         return rows
 
@@ -200,13 +219,13 @@ class SiteHost:
         """Each site's reply by the twin; where it fails at any site, each site runs by itself to find which."""
         nodes = [self.nodes[each.request.site] for each in admitted]
         if len(admitted) > 1:
+            store = self._stores[nodes[0].site]  # of the whole block
             try:
-                with self._store.transaction():
-                    sessions = [node.session(each) for node, each in zip(nodes, admitted, strict=True)]
+                sessions = [node.session(each) for node, each in zip(nodes, admitted, strict=True)]
                 with self._timings[phase_of(admitted[0].step)]:
                     bodies = twin(SessionStack(sessions, self._trainers), admitted[0].request.message)
                 together = zip(nodes, admitted, bodies, sessions, strict=True)
-                with self._store.transaction():
+                with store.transaction():
                     return [node.release(each, body, session) for node, each, body, session in together]
             except (CannotStack, MedFedError):
                 pass

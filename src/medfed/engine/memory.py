@@ -29,7 +29,7 @@ from medfed.core.wire import Reply, Request
 from medfed.engine.database import Change, Database, damaged
 from medfed.engine.kept import KeptMessages
 from medfed.engine.large import LargeFiles
-from medfed.engine.versions import Kept, Outdated, Version, Versions
+from medfed.engine.versions import Kept, Spare, Version, Versions
 
 M = TypeVar("M", bound=Message)
 
@@ -44,15 +44,15 @@ CREATE TABLE version (
 CREATE TABLE kept (
     site TEXT, version INTEGER, kind TEXT, digest BLOB NOT NULL, file TEXT NOT NULL, content BLOB NOT NULL,
     PRIMARY KEY (site, version, kind)
-) WITHOUT ROWID"""
+)"""
 """Settled versions, those that are not, and the messages kept by both (``kind``: name on the wire). A content that
-has a file is empty here."""
+has a file is empty here. Tables with contents have row ids, so that new rows are written side by side."""
 
 
 class SiteMemory:
     """The memory of one run at one site; :meth:`medfed.engine.store.RunStore.site` gives it."""
 
-    __slots__ = ("_database", "_failed", "_files", "_loaded", "_messages", "_outdated", "_site")
+    __slots__ = ("_database", "_failed", "_files", "_loaded", "_messages", "_site", "_spare", "_stored_settled")
 
     def __init__(self, database: Database, files: LargeFiles, messages: KeptMessages, site: str) -> None:
         self._database = database
@@ -61,7 +61,8 @@ class SiteMemory:
         self._site = site
         self._failed = 0
         self._loaded: Versions | None = None
-        self._outdated = Outdated()
+        self._spare = Spare()
+        self._stored_settled = 0
 
     @property
     def requests(self) -> int:
@@ -105,33 +106,28 @@ class SiteMemory:
     def settle(self, number: int) -> None:
         """Fold all versions up to ``number``; the coordinator has checkpointed it.
 
-        The store forgets them later, several at once: should the process end before, the next request says again
-        what is settled.
+        The store learns of it with the next record, which is written over what was folded: should the process end
+        before, the next request says again what is settled. Files are removed at once.
         """
         versions = self._versions()
         if number not in versions.unsettled:
             return
-        folded = [versions.unsettled[n] for n in versions.chain(number)]
-        kept = versions.kept(number)
-        places = ((kind, place) for version in (versions.folded, *folded) for kind, place in version.kept.items())
-        self._outdated.superseded += [(kind, place) for kind, place in places if place != kept[kind]]
-        self._outdated.replies += [(version.file, version.released_bytes) for version in folded]
-        versions.settle(number)
-        if self._outdated.due:
-            self._forget_outdated(versions)
+        replies, superseded = versions.settle(number)
+        self._spare.replies += [n for n, file in replies if not file]
+        self._spare.kept += [(kind, place.version) for kind, place in superseded if not place.file]
+        changes = [_delete_reply(self._site, n) for n, file in replies if file]
+        changes += [_delete_message(self._site, kind, place.version) for kind, place in superseded if place.file]
+        if changes:
+            files = {file for _, file in replies} | {place.file for _, place in superseded}
+            self._write([*self._settled(versions), *changes], removed=files - {""})
 
-    def _forget_outdated(self, versions: Versions) -> None:
-        """Delete what was folded from the store."""
-        settled = (self._site, versions.settled, versions.folded.requests, versions.folded.released_bytes)
-        changes: list[Change] = [
-            ("INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?)", settled),
-            ("DELETE FROM version WHERE site = ? AND number <= ?", (self._site, versions.settled)),
-        ]
-        for kind, place in self._outdated.superseded:
-            row = (self._site, place.version, kind)
-            changes.append(("DELETE FROM kept WHERE site = ? AND version = ? AND kind = ?", row))
-        self._write(changes, removed=self._outdated.files)
-        self._outdated = Outdated()
+    def _settled(self, versions: Versions) -> list[Change]:
+        """The change that tells the store what is settled, if it does not know."""
+        if self._stored_settled == versions.settled:
+            return []
+        self._stored_settled = versions.settled
+        folded = (self._site, versions.settled, versions.folded.requests, versions.folded.released_bytes)
+        return [("INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?)", folded)]
 
     def record(self, request: Request, reply_body: Message, kept: tuple[Message, ...], released: int) -> Reply:
         """Store the outcome of a request as a new version, and return the reply that carries its number.
@@ -146,29 +142,49 @@ class SiteMemory:
         places: dict[str, Kept] = {}
         contents: list[tuple[bytes, bytes]] = []
         written: set[str] = set()
+        changes = self._settled(versions)
         try:
             file, body = self._stored(str(number), parts(reply_body), written)
-            version = (self._site, number, request.base, digest, *counters, file, body)
-            changes: list[Change] = [("INSERT INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?)", version)]
+            version = (number, request.base, digest, *counters, file, body)
+            changes.append(self._version_row(version, self._spare.reply()))
             for message in kept:
                 pieces, kind = parts(message), message.WIRE
                 place_file, content = self._stored(f"{number}.{kind}", pieces, written)
                 places[kind] = place = Kept(number, _sha256(pieces), place_file)
                 contents.append((place.digest, content))
-                row = (self._site, number, kind, place.digest, place_file, content)
-                changes.append(("INSERT INTO kept VALUES (?, ?, ?, ?, ?, ?)", row))
-            for each in abandoned:
-                changes.append(("DELETE FROM version WHERE site = ? AND number = ?", (self._site, each)))
-                changes.append(("DELETE FROM kept WHERE site = ? AND version = ?", (self._site, each)))
+                row = (number, kind, place.digest, place_file, content)
+                changes.append(self._kept_row(row, self._spare.message(kind)))
+            changes += [_delete_reply(self._site, n) for n in (*abandoned, *self._spare.surplus())]
+            changes += [("DELETE FROM kept WHERE site = ? AND version = ?", (self._site, n)) for n in abandoned]
             self._write(changes, written, {name for n in abandoned for name in versions.unsettled[n].files})
         except BaseException:
-            self._files.remove(self._site, written)
+            self._undo(written)
             raise
         versions.add(number, Version(request.base, digest, *counters, places, file))
         for content_digest, content in contents:
             if content:
                 self._messages.add(content_digest, content)
         return _reply(request, number, reply_body)
+
+    def _version_row(self, row: tuple[Any, ...], spare: int | None) -> Change:
+        """The change that writes a version, over a spare row where there is one."""
+        if spare is None:
+            return "INSERT INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (self._site, *row)
+        return (
+            "UPDATE version SET number = ?, base = ?, digest = ?, requests = ?, released_bytes = ?, file = ?, reply = ?"
+            " WHERE site = ? AND number = ?",
+            (*row, self._site, spare),
+        )
+
+    def _kept_row(self, row: tuple[Any, ...], spare: int | None) -> Change:
+        """The change that writes a message kept, over a spare row of its kind where there is one."""
+        if spare is None:
+            return "INSERT INTO kept VALUES (?, ?, ?, ?, ?, ?)", (self._site, *row)
+        return (
+            "UPDATE kept SET version = ?, kind = ?, digest = ?, file = ?, content = ?"
+            " WHERE site = ? AND version = ? AND kind = ?",
+            (*row, self._site, spare, row[1]),
+        )
 
     def _stored(self, name: str, pieces: Sequence[Buffer], written: set[str]) -> tuple[str, bytes]:
         """The file that took a content, or the bytes for the database; the other is empty."""
@@ -186,7 +202,7 @@ class SiteMemory:
     def _undo(self, written: Set[str]) -> None:
         """Nothing was committed: what stands in the store counts."""
         self._files.remove(self._site, written)
-        self._loaded, self._outdated = None, Outdated()
+        self._loaded = None
 
     def _versions(self) -> Versions:
         if self._loaded is None:
@@ -195,19 +211,28 @@ class SiteMemory:
         return self._loaded
 
     def _load(self) -> Versions:
+        """The versions that the store holds; rows beside theirs are spare."""
+        self._spare = Spare()
         rows = self._rows("SELECT number, requests, released_bytes FROM settled WHERE site = ?")
         settled, requests, released = rows[0] if rows else (0, 0, 0)
-        kept: dict[int, dict[str, Kept]] = {}
-        for number, kind, digest, file in self._rows("SELECT version, kind, digest, file FROM kept WHERE site = ?"):
-            kept.setdefault(max(number, settled), {})[kind] = Kept(number, digest, file)
+        self._stored_settled = settled
+        kept: dict[int, dict[str, Kept]] = {settled: {}}
+        rows = self._rows("SELECT version, kind, digest, file FROM kept WHERE site = ? ORDER BY version")
+        for number, kind, digest, file in rows:
+            of_version = kept.setdefault(max(number, settled), {})
+            if kind in of_version:
+                self._spare.kept.append((kind, of_version[kind].version))
+            of_version[kind] = Kept(number, digest, file)
         rows = self._rows(
             "SELECT number, base, digest, requests, released_bytes, file FROM version WHERE site = ? ORDER BY number"
         )
-        unsettled = {
-            number: Version(base, digest, handled, sent, kept.get(number, {}), file)
-            for number, base, digest, handled, sent, file in rows
-        }
-        return Versions(settled, Version(0, "", requests, released, kept.get(settled, {})), unsettled)
+        unsettled: dict[int, Version] = {}
+        for number, base, digest, handled, sent, file in rows:
+            if number > settled:
+                unsettled[number] = Version(base, digest, handled, sent, kept.get(number, {}), file)
+            else:
+                self._spare.replies.append(number)
+        return Versions(settled, Version(0, "", requests, released, kept[settled]), unsettled)
 
     def _body(self, number: int, file: str) -> Message:
         statement = "SELECT reply FROM version WHERE site = ? AND number = ?"
@@ -233,6 +258,14 @@ class SiteMemory:
 
     def _rows(self, statement: str, *values: object) -> list[Any]:
         return self._database.execute(statement, (self._site, *values))
+
+
+def _delete_reply(site: str, number: int) -> Change:
+    return "DELETE FROM version WHERE site = ? AND number = ?", (site, number)
+
+
+def _delete_message(site: str, kind: str, version: int) -> Change:
+    return "DELETE FROM kept WHERE site = ? AND version = ? AND kind = ?", (site, version, kind)
 
 
 def _reply(request: Request, number: int, body: Message) -> Reply:

@@ -68,7 +68,7 @@ class RunState(Message, wire="run.state"):
     stopped: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One line of the metrics: whose, of which split, and the measure."""
 
@@ -118,6 +118,10 @@ class Process:
 
     def sheets(self, state: RunState) -> dict[str, DataSheet]:
         """Each site's data sheet; a site that withholds its own is absent."""
+        return dict(sorted(self.each_sheet(state)))
+
+    def each_sheet(self, state: RunState) -> Iterator[tuple[str, DataSheet]]:
+        """:meth:`sheets` as they come, one at a time."""
         self._begin(state, state.round)
         return describe_sites(self.federation)
 

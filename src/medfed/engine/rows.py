@@ -104,9 +104,11 @@ class RowsCache:
                 break
         return found
 
-    def shared_by(self, processes: int) -> None:
-        """Keep within a part of the budget from here on, as one of so many processes that have each such a cache."""
-        self._budget //= processes
+    def part(self, processes: int) -> RowsCache:
+        """A cache of the same rows for one of so many processes, within its part of the budget."""
+        part = RowsCache(self._sources, self._keep, self._budget // processes)
+        part._rows, part._sizes, part._total = self._rows.copy(), self._sizes.copy(), self._total
+        return part
 
 
 def _loaded(site: str, source: Callable[[], SiteTable]) -> SiteTable:

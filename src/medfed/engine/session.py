@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
@@ -68,12 +67,13 @@ class SiteSession:
 
     def resource(self, kind: type[T]) -> T:
         """The site's task, policy or table of rows. Raises KeyError for anything else."""
-        known: dict[type[object], Callable[[], object]] = {
-            TaskSpec: lambda: self.node.task,
-            Policy: lambda: self._policy,
-            SiteTable: lambda: self.node.rows().table,
-        }
-        return cast(T, known[kind]())
+        if kind is TaskSpec:
+            return cast(T, self.node.task)
+        if kind is Policy:
+            return cast(T, self._policy)
+        if kind is SiteTable:
+            return cast(T, self.node.rows().table)
+        raise KeyError(kind)
 
     def generator(self, purpose: str) -> np.random.Generator:
         """The seeded generator of (task seed, site, round, purpose)."""

@@ -79,7 +79,7 @@ class SharedBuffer:
             self._file = -1
 
     def _place(self, raw: memoryview) -> tuple[int, int]:
-        key = np.frombuffer(raw, np.uint8).ctypes.data, raw.nbytes
+        key = np.frombuffer(raw, np.uint8).__array_interface__["data"][0], raw.nbytes
         if key not in self._written:
             start = self._end + -self._end % _ALIGNMENT
             self._end = start + raw.nbytes

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
+from medfed.core.collector import rare_collections
 from medfed.core.timings import Phase, Timings
 from medfed.core.wire import Reply, Request
 from medfed.data.table import SiteTable
 from medfed.engine.blocks import spread
-from medfed.engine.host import Consortium, SiteHost
+from medfed.engine.host import Consortium, Keeper, SiteHost
 from medfed.engine.inprocess import InProcess
 from medfed.engine.workers import Workers
 from medfed.govern.entries import OpenedEntry
-from medfed.govern.heads import Head
 from medfed.govern.ledger import Ledger, LedgerFolder
 from medfed.spec.policy import Policy
 from medfed.version import __version__
@@ -37,31 +37,11 @@ class SimulatedSite:
     policy_source: str
 
 
-class Parties(Protocol):
+class Parties(Keeper, Protocol):
     """The sites of a simulation, wherever they live; an engine that also signs and closes their ledgers."""
 
     def exchange(self, requests: Sequence[Request]) -> Iterator[Reply]:
         """As :meth:`medfed.core.protocols.Engine.exchange`."""
-        ...
-
-    def sign_heads(self, round_number: int) -> dict[str, Head]:
-        """The new heads of the sites that acted since their last one."""
-        ...
-
-    def witness(self, head: Head, party: str) -> None:
-        """Record another party's head in the ledgers of the sites that signed last."""
-        ...
-
-    def close(self, status: str) -> dict[str, Head]:
-        """Record how the run ended in every ledger; their last heads."""
-        ...
-
-    def spent(self) -> dict[Phase, float]:
-        """The seconds spent by phase in other processes than this."""
-        ...
-
-    def detach(self) -> None:
-        """Give all files back."""
         ...
 
 
@@ -96,8 +76,10 @@ class Simulation:
                 homes = [
                     [site for block in blocks for site in block] for blocks in spread(consortium.blocks, rows, workers)
                 ]
-                consortium.open_store().close()  # so that the workers do not all begin it at once
-                parties = Workers(partial(_host, consortium, workers), homes, timings)
+                consortium.begin_stores()
+                consortium = replace(consortium, rows=consortium.rows.part(workers))
+                own = partial(SiteHost, consortium, homes[-1], timings) if consortium.stacked else None
+                parties = Workers(partial(SiteHost, consortium, timings=Timings()), homes, timings, own)
             undo.pop_all()
         return cls(consortium.run, parties, coordinator, consortium.ledgers, policies, timings)
 
@@ -105,15 +87,14 @@ class Simulation:
         """Sign the heads of all that acted; the coordinator witnesses the sites' heads, and they the coordinator's."""
         heads = self.parties.sign_heads(round_number)
         with self.timings[Phase.LEDGER]:
-            for name, head in sorted(heads.items()):
-                self.coordinator.witness(head, name, self.run)
+            if heads:
+                self.coordinator.witness_all(heads, self.run)
             head = self.coordinator.sign_head(round_number)
         self.parties.witness(head, COORDINATOR)
 
     def close(self, status: str) -> None:
         """Record how the run ended in every ledger, the coordinator's last, which witnesses all the others."""
-        for name, head in sorted(self.parties.close(status).items()):
-            self.coordinator.witness(head, name, self.run)
+        self.coordinator.witness_all(self.parties.close(status), self.run)
         self.coordinator.close(self.run, status)
 
     def spent(self) -> dict[Phase, float]:
@@ -127,16 +108,11 @@ class Simulation:
         self.ledgers.close()
 
 
-def _host(consortium: Consortium, workers: int, sites: Sequence[str]) -> SiteHost:
-    """The host in a worker's process, whose cache of rows is a copy of its own."""
-    consortium.rows.shared_by(workers)
-    return SiteHost(consortium, sites, Timings())
-
-
 @contextmanager
 def attached(simulation: Simulation) -> Iterator[Simulation]:
     """Give the files back, and end other processes, whatever happens."""
     try:
-        yield simulation
+        with rare_collections():
+            yield simulation
     finally:
         simulation.detach()

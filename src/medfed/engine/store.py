@@ -1,6 +1,7 @@
-"""The store of a run: the memories and the frozen cohorts of its sites, in one database file.
+"""A store of a run: the memories and the frozen cohorts of some of its sites, in one database file.
 
-Replies and kept messages from 256 KiB on are files in a folder beside it, ``<store>-large``.
+Replies and kept messages from 256 KiB on are files in a folder beside it, ``<store>-large``. A simulated run spreads
+its sites over a few stores: a process that finds a database changed by another has to read its pages anew.
 """
 
 from __future__ import annotations
@@ -17,9 +18,23 @@ from medfed.engine.memory import SiteMemory
 _SCHEMA = f"""{memory.SCHEMA};
 CREATE TABLE cohort (site TEXT PRIMARY KEY, digest BLOB NOT NULL) WITHOUT ROWID"""
 
+STORES = 60
+"""The most stores of a run, and so the most workers: each store's sites live in one process."""
+
+
+def store_path(run_folder: Path, block: int) -> Path:
+    """The store of a block's sites."""
+    return run_folder / "sites" / "memory" / str(block % STORES)
+
+
+def store_paths(run_folder: Path) -> list[Path]:
+    """The stores that a run has."""
+    paths = (store_path(run_folder, block) for block in range(STORES))
+    return [path for path in paths if path.exists()]
+
 
 class RunStore:
-    """What thousands of simulated sites, or one site of a deployment, keep of a run.
+    """What many simulated sites, or one site of a deployment, keep of a run.
 
     Only the owner may read the file. Processes that work side by side each open it for themselves, after they were
     forked from one that had it closed, and each handles other sites.

@@ -120,7 +120,7 @@ def _network(task: TaskSpec, encoding: Encoding) -> Network:
 
 def _encoding_of_site(folder: Path, site: str | None) -> Encoding:
     """The encoding with the mean and scale that a simulated site kept to itself (``standardize: site``)."""
-    from medfed.engine.store import RunStore
+    from medfed.engine.store import RunStore, store_paths
 
     known = sorted(json.loads((folder / "results.json").read_text())["rows"])
     if site not in known:
@@ -128,5 +128,8 @@ def _encoding_of_site(folder: Path, site: str | None) -> Encoding:
             "every site standardised its rows by its own mean and scale",
             remedy=f"add --site to say whose the new rows are: {', '.join(known)}",
         )
-    with RunStore.open(folder / "sites" / "memory") as store:
-        return store.site(str(site)).newest(Encoding)
+    for path in store_paths(folder):
+        with RunStore.open(path) as store:
+            if store.cohort(str(site)) is not None:
+                return store.site(str(site)).newest(Encoding)
+    raise RunFolderError("what the sites kept is gone", where=str(folder), remedy="run the task again")

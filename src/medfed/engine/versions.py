@@ -80,12 +80,19 @@ class Versions:
             kept.update(self.unsettled[each].kept)
         return kept
 
-    def settle(self, number: int) -> None:
-        """Fold all versions up to one that is not settled."""
+    def settle(self, number: int) -> tuple[list[tuple[int, str]], list[tuple[str, Kept]]]:
+        """Fold all versions up to one that is not settled.
+
+        Returns what no longer counts: number and file of each reply, and messages that a later one replaced, by kind.
+        """
         top, kept = self.unsettled[number], self.kept(number)
+        folded = [(n, self.unsettled[n]) for n in reversed(self.chain(number))]
+        places = [place for each in (self.folded, *(v for _, v in folded)) for place in each.kept.items()]
         self.settled = number
         self.folded = Version(top.base, top.digest, top.requests, top.released_bytes, kept)
         self.unsettled = {n: version for n, version in self.unsettled.items() if n > number}
+        superseded = [(kind, place) for kind, place in places if place is not kept[kind]]
+        return [(n, version.file) for n, version in folded], superseded
 
     def add(self, number: int, version: Version) -> None:
         """Add the newest version; those that it does not build on are abandoned."""
@@ -93,27 +100,34 @@ class Versions:
         self.unsettled = {n: self.unsettled[n] for n in reversed(chain)} | {number: version}
 
 
-_MOST_REPLIES = 8
-_MOST_BYTES = 2**17
+_MOST_SPARE = 8
+"""Spare rows of replies that wait to be written over; more are deleted."""
 
 
 @dataclass(slots=True)
-class Outdated:
-    """What was folded and stands in the store all the same: messages that a later one replaced, by kind, and replies.
+class Spare:
+    """Rows that no longer count, to be written over: that moves less about in the store than to delete and to add.
 
-    replies: of each, its file, if any, and the bytes released by the run up to it.
+    replies: the number of each reply's version, oldest first. kept: kind and version of messages.
     """
 
-    superseded: list[tuple[str, Kept]] = field(default_factory=list)
-    replies: list[tuple[str, int]] = field(default_factory=list)
+    replies: list[int] = field(default_factory=list)
+    kept: list[tuple[str, int]] = field(default_factory=list)
 
-    @property
-    def due(self) -> bool:
-        """Whether it is so much that the store should forget it."""
-        released = [bytes_ for _, bytes_ in self.replies]
-        return len(released) >= _MOST_REPLIES or released[-1] - released[0] >= _MOST_BYTES or bool(self.files)
+    def reply(self) -> int | None:
+        """Take the row of a reply."""
+        return self.replies.pop(0) if self.replies else None
 
-    @property
-    def files(self) -> set[str]:
-        """The files that no longer count."""
-        return ({file for file, _ in self.replies} | {place.file for _, place in self.superseded}) - {""}
+    def message(self, kind: str) -> int | None:
+        """Take the row of a message of that kind."""
+        for index, (spare, version) in enumerate(self.kept):
+            if spare == kind:
+                del self.kept[index]
+                return version
+        return None
+
+    def surplus(self) -> list[int]:
+        """Take the rows of replies that are too many."""
+        count = max(len(self.replies) - _MOST_SPARE, 0)
+        taken, self.replies = self.replies[:count], self.replies[count:]
+        return taken

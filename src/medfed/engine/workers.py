@@ -1,10 +1,10 @@
 """Simulated sites in several processes, each with one thread.
 
-Every site lives in one worker, which alone holds its ledger, its memory and its rows; so results are the same bits for
-any number of workers. Workers are forked once and stay warm. The vectors they are sent are written once into memory
-that all share, and they read them there; each writes those of its replies into a region of its own. A worker that dies
-is replaced, and the requests that it had not answered are sent again: what its sites had recorded they give back, the
-rest runs again.
+Every site lives in one process, which alone holds its ledger, its memory and its rows; so results are the same bits for
+any number of workers. Workers are forked once and stay warm; where sites are stacked, and so are small, the coordinator
+is one of them itself. The vectors they are sent are written once into memory that all share, and they read them there;
+each writes those of its replies into a region of its own. A forked worker that dies is replaced, and the requests that
+it had not answered are sent again: what its sites had recorded they give back, the rest runs again.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from medfed.core.collector import OBJECTS_BETWEEN_COLLECTIONS
 from medfed.core.errors import MedFedError
 from medfed.core.timings import Phase, Timings
 from medfed.core.wire import Failure, Reply, Request
@@ -95,17 +96,23 @@ class _Worker:
 
     def receive(self) -> Any:
         """The next event that is waited for. Raises Died, and the error that the worker met."""
-        while True:
-            try:
-                event = self.pipe.recv()
-            except (EOFError, OSError) as error:
-                raise Died from error
-            if isinstance(event, Raised):
-                self.busy = False
-                raise event.error
-            if not self.unheard:
-                return event
+        while (event := self.receive_one()) is None:
+            pass
+        return event
+
+    def receive_one(self) -> Any:
+        """The next event, None for the end of a command that nobody waits for; raises as :meth:`receive`."""
+        try:
+            event = self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise Died from error
+        unheard = self.unheard > 0
+        if unheard:
             self.unheard -= 1
+        if isinstance(event, Raised):
+            self.busy = self.busy and unheard
+            raise event.error
+        return None if unheard else event
 
     def end(self) -> None:
         """End an idle process, which other processes' copies of its pipe would keep; kill a busy one."""
@@ -124,11 +131,16 @@ class _Worker:
 class Workers:
     """Sites spread over forked processes (implements :class:`medfed.engine.simulation.Parties`).
 
-    open_host: called in the worker with the names of its sites. homes: the sites of each worker.
+    open_host: called in the worker with the names of its sites. homes: the sites of each worker. own: opens the host
+    of the last one's in this process, which then takes its share of the work while the others do theirs.
     """
 
     def __init__(
-        self, open_host: Callable[[Sequence[str]], Host], homes: Sequence[Sequence[str]], timings: Timings
+        self,
+        open_host: Callable[[Sequence[str]], Host],
+        homes: Sequence[Sequence[str]],
+        timings: Timings,
+        own: Callable[[], Host] | None = None,
     ) -> None:
         """Fork the workers and wait until each has opened its sites. Raises the error that one of them met."""
         self._open_host = open_host
@@ -137,10 +149,13 @@ class Workers:
         self._requests = SharedBuffer()
         self._deaths: dict[str, int] = {}
         self._workers: list[_Worker] = []
+        self._own: Host | None = None
         gc.freeze()  # a collection would touch, and so copy, all that the workers share
         try:
-            for sites in homes:
+            for sites in homes if own is None else homes[:-1]:
                 self._workers.append(self._fork(sites))
+            if own is not None:
+                self._own = own()
             for worker in self._workers:
                 worker.receive()
         except BaseException:
@@ -150,21 +165,33 @@ class Workers:
 
     @property
     def processes(self) -> list[int]:
-        """The workers' process ids."""
+        """The forked workers' process ids."""
         return [worker.process.pid or 0 for worker in self._workers]
 
     def exchange(self, requests: Sequence[Request]) -> Iterator[Reply]:
         """Replies as they come; a site past its deadline is silent, one whose worker keeps dying has failed."""
         self._abandon()
         self._requests.clear()
-        for worker in self._workers:
-            worker.waiting = [request for request in requests if self._workers[self._home[request.site]] is worker]
+        shares: list[list[Request]] = [[] for _ in range(len(self._workers) + 1)]
+        for request in requests:
+            shares[self._home[request.site]].append(request)
+        for worker, share in zip(self._workers, shares, strict=False):
+            worker.waiting = share
             self._order(worker)
-        while busy := [worker for worker in self._workers if worker.busy]:
-            with self._timings[Phase.WAIT]:
-                ready = set(wait([worker.pipe for worker in busy]))
-            for worker in (each for each in busy if each.pipe in ready):
-                yield from self._replies(worker)
+        for block in self._own.handle(shares[-1]) if self._own is not None else ():
+            yield from block
+            del block
+            yield from self._ready(0)
+        while any(worker.busy for worker in self._workers):
+            yield from self._ready(None)
+
+    def _ready(self, timeout: float | None) -> Iterator[Reply]:
+        """The replies of workers that have some; timeout: the seconds to wait for the first of them, None: for ever."""
+        busy = [worker for worker in self._workers if worker.busy]
+        with self._timings[Phase.WAIT]:
+            ready = set(wait([worker.pipe for worker in busy], timeout))
+        for worker in (each for each in busy if each.pipe in ready):
+            yield from self._replies(worker)
 
     def sign_heads(self, round_number: int) -> dict[str, Head]:
         """The new heads of the sites that acted since their last one."""
@@ -177,14 +204,18 @@ class Workers:
             with contextlib.suppress(Died):  # its death shows at the next request
                 worker.send(("witness", (head, party)))
                 worker.unheard += 1
+        if self._own is not None:
+            self._own.witness(head, party)
 
     def close(self, status: str) -> dict[str, Head]:
         """Record how the run ended in every ledger; their last heads."""
         return self._merged(self._all("close", status))
 
     def spent(self) -> dict[Phase, float]:
-        """The seconds spent by phase, of all workers together."""
-        found = self._all("spent")
+        """The seconds spent by phase, of all forked workers together."""
+        self._abandon()
+        self._tell("spent")
+        found: list[dict[Phase, float]] = self._results("spent")
         return {phase: sum(each[phase] for each in found) for phase in Phase}
 
     def detach(self) -> None:
@@ -193,6 +224,9 @@ class Workers:
             return
         for worker in self._workers:
             worker.end()
+        if self._own is not None:
+            self._own.detach()
+            self._own = None
         if self._workers:
             gc.unfreeze()
         self._workers = []
@@ -223,7 +257,9 @@ class Workers:
     def _replies(self, worker: _Worker) -> Iterator[Reply]:
         """The replies of the next block, copied out of the worker's region, which it may then write to again."""
         try:
-            event = worker.receive()
+            event = worker.receive_one()
+            if event is None:
+                return
             if isinstance(event, Done):
                 worker.waiting, worker.busy = [], False
                 return
@@ -269,11 +305,20 @@ class Workers:
         return new
 
     def _all(self, command: str, *arguments: Any) -> list[Any]:
-        """What every worker gives for a command; one that died is replaced, and asked again."""
+        """What every worker gives for a command."""
         self._abandon()
+        self._tell(command, *arguments)
+        own = [getattr(self._own, command)(*arguments)] if self._own is not None else []
+        return self._results(command, *arguments) + own
+
+    def _tell(self, command: str, *arguments: Any) -> None:
+        """Send a command to every forked worker; the death of one shows when its result is waited for."""
         for worker in self._workers:
             with contextlib.suppress(Died):
                 worker.send((command, arguments))
+
+    def _results(self, command: str, *arguments: Any) -> list[Any]:
+        """What every forked worker gives for the command it was sent; one that died is replaced, and asked again."""
         return [self._result(worker, command, arguments) for worker in list(self._workers)]
 
     def _result(self, worker: _Worker, command: str, arguments: tuple[Any, ...]) -> Any:
@@ -314,6 +359,7 @@ def _serve(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     end_with_parent(parent)
     gc.freeze()
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     try:

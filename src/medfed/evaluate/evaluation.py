@@ -85,7 +85,8 @@ def class_sums_of_stack(stack: SiteStack, message: Candidate) -> list[Classifica
     """:func:`class_sums` at several sites at once."""
     settings = stack.sites[0].resource(TaskSpec).evaluation
     predictions, withheld = _contributions(stack, message)
-    sums = classification.classification_sums_many(predictions, message.classes, settings.threshold, settings.bins)
+    bins = settings.bins_for(message.classes)
+    sums = classification.classification_sums_many(predictions, message.classes, settings.threshold, bins)
     return [replace(each, withheld=1) if hidden else each for each, hidden in zip(sums, withheld, strict=True)]
 
 

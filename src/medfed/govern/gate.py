@@ -6,9 +6,8 @@ never a count of patients nor any value.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -79,7 +78,7 @@ def check_release(policy: Policy, step: Step[Any, Any], reply: Message, facts: F
 def describe_payload(message: Message) -> Payload:
     """What a message consists of, without any of its values: ``weights float32[14]``, ``rows int``."""
     known = fingerprint(message)
-    return Payload(tuple(_shapes(message)), known.bytes, known.sha256)
+    return Payload(_shapes(message), known.bytes, known.sha256)
 
 
 def _check_task(policy: Policy, request: Request, facts: Facts) -> None:
@@ -134,19 +133,32 @@ def _over_limit(key: str, limit: int, reason: RefusalReason) -> Refused:
     )
 
 
-def _shapes(message: Message, prefix: str = "") -> Iterator[str]:
-    for field in field_names(type(message)):
-        name, value = f"{prefix}{field}", getattr(message, field)
-        if isinstance(value, Message):
-            yield from _shapes(value, f"{name}.")
-        elif isinstance(value, np.ndarray):
-            yield f"{name} {_dtype_name(value.dtype)}[{','.join(map(str, value.shape))}]"
-        elif isinstance(value, tuple):
-            yield f"{name} list[{len(value)}]"
-        else:
-            yield f"{name} {type(value).__name__}"
+def _shapes(message: Message) -> tuple[str, ...]:
+    """The shape of each field; worked out once for messages that are alike but for their values."""
+    shapes = tuple([_shape(getattr(message, name)) for name in field_names(type(message))])
+    return _described(type(message), shapes)  # type: ignore[arg-type]
 
 
-@cache
-def _dtype_name(dtype: np.dtype[Any]) -> str:
-    return dtype.name
+def _shape(value: Any) -> Any:
+    """What a field's description is formed of."""
+    if isinstance(value, np.ndarray):
+        return value.dtype, value.shape
+    if isinstance(value, tuple):
+        return len(value)
+    return _shapes(value) if isinstance(value, Message) else type(value)
+
+
+@lru_cache(maxsize=512)
+def _described(kind: type[Message], shapes: tuple[Any, ...]) -> tuple[str, ...]:
+    found: list[str] = []
+    for name, shape in zip(field_names(kind), shapes, strict=True):
+        match shape:
+            case int():
+                found.append(f"{name} list[{shape}]")
+            case type():
+                found.append(f"{name} {shape.__name__}")
+            case np.dtype() as dtype, (*sizes,):
+                found.append(f"{name} {dtype.name}[{','.join(map(str, sizes))}]")
+            case _:
+                found += [f"{name}.{inner}" for inner in shape]
+    return tuple(found)

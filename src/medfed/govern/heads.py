@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple, get_type_hints
 
 from medfed.core.messages import Message
-from medfed.govern.entries import canonical, expect, now, parse_object
+from medfed.govern.entries import CanonicalForm, expect, now, parse_object
 from medfed.govern.keys import SigningKey, VerifyKey
 
 _DOMAIN = b"medfed ledger head 1\0"
@@ -27,9 +28,8 @@ class Head(Message, wire="ledger.head"):
     @classmethod
     def sign(cls, party: str, size: int, root: bytes, round: int, key: SigningKey) -> Head:  # noqa: A002
         """A head signed now."""
-        time = now()
-        signature = key.sign(_signed_bytes(party, size, root.hex(), round, time))
-        return cls(size, root.hex(), round, time, signature.hex())
+        signed = _Signed(party, size, root.hex(), round, now())
+        return cls(size, signed.root, round, signed.time, key.sign(signed.content).hex())
 
     def verifies(self, party: str, key: VerifyKey) -> bool:
         """Whether that party signed this head with the private half of ``key``.
@@ -40,18 +40,28 @@ class Head(Message, wire="ledger.head"):
             signature = bytes.fromhex(self.signature)
         except ValueError:
             return False
-        return signature.hex() == self.signature and key.verifies(
-            signature, _signed_bytes(party, self.size, self.root, self.round, self.time)
-        )
+        signed = _Signed(party, self.size, self.root, self.round, self.time)
+        return signature.hex() == self.signature and key.verifies(signature, signed.content)
 
 
-def _signed_bytes(party: str, size: int, root: str, round_: int, time: str) -> bytes:
-    return _DOMAIN + canonical({"party": party, "size": size, "root": root, "round": round_, "time": time})
+class _Signed(NamedTuple):
+    """What a head's signature covers."""
+
+    party: str
+    size: int
+    root: str
+    round: int
+    time: str
+
+    @property
+    def content(self) -> bytes:
+        """The signed bytes."""
+        return _DOMAIN + _SIGNED_FORM.encode(self)
 
 
 def encode_head(head: Head) -> bytes:
     """The head's line in ``<party>.heads.jsonl``, without its newline."""
-    return canonical({name: getattr(head, name) for name in _TYPES})
+    return _FORM.encode(head)
 
 
 def decode_head(line: bytes) -> Head:
@@ -66,3 +76,5 @@ def decode_head(line: bytes) -> Head:
 
 
 _TYPES: dict[str, type] = {"size": int, "root": str, "round": int, "time": str, "signature": str}
+_FORM = CanonicalForm(_TYPES)
+_SIGNED_FORM = CanonicalForm(get_type_hints(_Signed))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -117,19 +118,24 @@ class Ledger:
         """The number of entries."""
         return self._tree.size
 
-    def append(self, entry: Entry) -> int:
-        """Add an entry; returns its index. Raises Refused where it cannot be written: nothing may leave."""
-        index = self._tree.size
-        line = encode_entry(Recorded(index, now(), self._previous, entry))
+    def append(self, *entries: Entry) -> int:
+        """Add entries, all or none; returns the index of the first. Raises Refused where they cannot be written:
+        nothing may leave."""
+        first, previous, time = self._tree.size, self._previous, now()
+        lines, leaves = [], []
+        for index, entry in enumerate(entries, start=first):
+            lines.append(encode_entry(Recorded(index, time, previous, entry)))
+            leaves.append(leaf_hash(lines[-1]))
+            previous = leaves[-1].hex()
         try:
-            self._entries.append(line)
+            self._entries.append(*lines)
         except OSError as error:
             _refuse(error, self.party)
-        leaf = leaf_hash(line)
-        self._tree.append(leaf)
-        self._previous = leaf.hex()
-        self.acted = self.acted or not isinstance(entry, WitnessEntry)
-        return index
+        for leaf in leaves:
+            self._tree.append(leaf)
+        self._previous = previous
+        self.acted = self.acted or not all(isinstance(entry, WitnessEntry) for entry in entries)
+        return first
 
     def sign_head(self, round: int) -> Head:  # noqa: A002
         """Sign the ledger as it stands after a round, and keep the head. Raises Refused as :meth:`append`."""
@@ -144,7 +150,13 @@ class Ledger:
 
     def witness(self, head: Head, party: str, run: str) -> int:
         """Record another party's head, so that its ledger cannot be rewritten without this one's."""
-        return self.append(WitnessEntry(run, head.round, party, head.size, head.root))
+        return self.witness_all({party: head}, run)
+
+    def witness_all(self, heads: Mapping[str, Head], run: str) -> int:
+        """:meth:`witness` of several parties' heads, in the order of their names."""
+        return self.append(
+            *(WitnessEntry(run, head.round, party, head.size, head.root) for party, head in sorted(heads.items()))
+        )
 
     def close(self, run: str, status: str) -> Head:
         """Record how the run ended, and sign that."""

@@ -85,10 +85,10 @@ class LineFile:
         except FileNotFoundError:
             return cls(folder, name)
 
-    def append(self, line: bytes) -> None:
-        """Write the line and its newline, at once and whole. Raises OSError; then nothing was added."""
+    def append(self, *lines: bytes) -> None:
+        """Write lines and their newlines, at once and whole. Raises OSError; then nothing was added."""
         descriptor = self.folder.descriptor(self.name, new=self.end == 0)
-        rest = line + b"\n"
+        rest = b"\n".join((*lines, b""))
         end = self.end + len(rest)
         try:
             self._cut_remains(descriptor)

@@ -157,16 +157,19 @@ def _scores(network: Network, features: NDArray[np.float32], task_type: str) -> 
     parts = torch.split(torch.from_numpy(features), max(rows, 1))
     with torch.no_grad(), one_thread():  # of copies, whose memory is aligned: a view's would change the last bits
         outputs = torch.cat([network.module(network.laid_out(part.clone())) for part in parts]).double()
-    if task_type == "regression":
-        scores = outputs.squeeze(-1)
-    elif outputs.shape[-1] == 1:
-        scores = outputs.squeeze(-1).sigmoid()
-    elif outputs.shape[-1] == 2:
-        scores = outputs.softmax(-1)[:, 1]
-    else:
-        scores = outputs.softmax(-1)
-    found: NDArray[np.float64] = scores.numpy()
+        found: NDArray[np.float64] = _scores_of(outputs, task_type).numpy()
     return found
+
+
+def _scores_of(outputs: torch.Tensor, task_type: str) -> torch.Tensor:
+    """Scores as in :class:`Predictions` from a network's outputs (n, K)."""
+    if task_type == "regression":
+        return outputs.squeeze(-1)
+    if outputs.shape[-1] == 1:
+        return outputs.squeeze(-1).sigmoid()
+    if outputs.shape[-1] == 2:
+        return outputs.softmax(-1)[:, 1]
+    return outputs.softmax(-1)
 
 
 def _clip(gradient: torch.Tensor, norm: float) -> None:

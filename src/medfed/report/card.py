@@ -33,7 +33,11 @@ def write_model_card(folder: Path) -> Path:
             where=str(folder),
             remedy="name the folder of one strategy in it",
         )
-    run = read_run(folder)
+    return write_card_of(read_run(folder), folder)
+
+
+def write_card_of(run: RunFolder, folder: Path) -> Path:
+    """Write the model card of a run that was read from that folder."""
     card = ModelCard(
         run=run,
         sites=shown_sites(run),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medfed.core.files import write_atomically
 from medfed.report.compare_page import compare_page
-from medfed.report.folder import is_comparison, read_comparison, read_run
+from medfed.report.folder import RunFolder, is_comparison, read_comparison, read_run
 from medfed.report.rendering import templates
 from medfed.report.run_page import run_page
 
@@ -17,14 +17,21 @@ def write_report(folder: Path) -> Path:
     The same files give the same bytes. Raises RunFolderError where a file is missing, malformed or cannot be
     written.
     """
-    path = folder / "report.html"
-    if is_comparison(folder):
-        comparison = read_comparison(folder)
-        for strategy in comparison.runs:
-            write_report(folder / comparison.folders[strategy])
-        html = templates().get_template("compare.html.j2").render(page=compare_page(comparison))
-    else:
-        page = run_page(read_run(folder), compared=is_comparison(folder.resolve().parent))
-        html = templates().get_template("run.html.j2").render(page=page)
-    write_atomically(path, html)
-    return path
+    if not is_comparison(folder):
+        return write_page_of(read_run(folder), folder)
+    comparison = read_comparison(folder)
+    for strategy in comparison.runs:
+        write_report(folder / comparison.folders[strategy])
+    html = templates().get_template("compare.html.j2").render(page=compare_page(comparison))
+    return _written(folder, html)
+
+
+def write_page_of(run: RunFolder, folder: Path) -> Path:
+    """Write the report of a run that was read from that folder."""
+    page = run_page(run, compared=is_comparison(folder.resolve().parent))
+    return _written(folder, templates().get_template("run.html.j2").render(page=page))
+
+
+def _written(folder: Path, html: str) -> Path:
+    write_atomically(folder / "report.html", html)
+    return folder / "report.html"

@@ -50,6 +50,9 @@ class MemoryFederation:
         replies = {name: step.run(self.nodes[name], sent) for name in self.sites if name not in self.refusing}
         return {name: decode(encode(reply), step.reply) for name, reply in replies.items()}
 
+    def stream(self, step, message, *, sites=None):
+        return iter(self.ask(step, message, sites=sites).items())
+
     def sum(self, step, message, *, sites=None):
         refusing, self.refusing = self.refusing, ()
         total = None

@@ -66,7 +66,7 @@ def test_images_are_used_as_they_are():
     assert examples.features.dtype == np.float32
     np.testing.assert_array_equal(examples.targets, arrays.targets)
     assert sum(len(encode(tables[0], encoding, split)) for split in Split) == 40
-    assert describe_sites(fed)["A"].rows == 40
+    assert dict(describe_sites(fed))["A"].rows == 40
     assert merge_tables("pooled", tables).columns["x"].shape == (70, 1, 4, 4)
 
 

@@ -202,7 +202,7 @@ def test_one_class_everywhere_has_to_be_declared():
 def test_a_site_that_refuses_to_report_levels_is_simply_absent():
     rng = np.random.default_rng(5)
     fed = federation(spec(), {"A": numbers(rng, 30), "B": numbers(rng, 30)}, refusing=("B",))
-    assert list(describe_sites(fed)) == ["A"]
+    assert list(dict(describe_sites(fed))) == ["A"]
     assert prepare(fed, spec(), "classification").features == ("a", "b")
 
 
@@ -248,7 +248,7 @@ def test_regression_has_no_classes():
     frames = {"A": pandas.DataFrame({"a": rng.normal(size=30), "y": rng.normal(size=30)})}
     fed = federation(spec(), frames, "regression")
     assert prepare(fed, spec(), "regression").classes == ()
-    assert describe_sites(fed)["A"].classes == ()
+    assert dict(describe_sites(fed))["A"].classes == ()
 
 
 def test_the_reply_to_adopt_counts_rows():

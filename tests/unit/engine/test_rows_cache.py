@@ -115,8 +115,8 @@ def test_rows_that_can_all_stay_are_loaded_once(keep: int, budget: int) -> None:
 
 def test_processes_share_one_budget() -> None:
     sources = Sources()
-    cache = RowsCache(sources(), keep=1, budget=6 * SIZE)
-    cache.shared_by(3)
+    whole = RowsCache(sources(), keep=1, budget=6 * SIZE)
+    cache = whole.part(3)
     for site in ("s0", "s1", "s2", "s1", "s0"):
         cache.get(site)
     assert sources.loaded == ["s0", "s1", "s2", "s0"]

@@ -22,6 +22,7 @@ from medfed.engine.host import SiteHost
 from medfed.engine.inprocess import InProcess
 from medfed.engine.simulation import attached
 from medfed.engine.stack import CannotStack, SessionStack
+from medfed.engine.store import store_paths
 from medfed.evaluate.evaluation import Candidate, class_sums
 from medfed.govern.keys import SigningKey
 from medfed.govern.verify import verify_ledgers
@@ -249,10 +250,12 @@ def test_a_twin_that_raises_leaves_each_site_to_itself(
 
 
 def versions_on_disk(folder: Path) -> set[tuple[str, int]]:
-    connection = sqlite3.connect(folder / "sites" / "memory")
-    found = connection.execute("SELECT site, max(number) FROM version GROUP BY site").fetchall()
-    connection.close()
-    return set(found)
+    found: set[tuple[str, int]] = set()
+    for store in store_paths(folder):
+        connection = sqlite3.connect(store)
+        found |= set(connection.execute("SELECT site, max(number) FROM version GROUP BY site").fetchall())
+        connection.close()
+    return found
 
 
 @pytest.mark.parametrize("batched", ["auto", "off"])
@@ -265,16 +268,17 @@ def test_a_block_is_committed_whole_before_any_of_its_replies_leaves(tmp_path: P
 
 def test_a_block_that_cannot_be_committed_is_not_answered_from_half_of_it(tmp_path: Path) -> None:
     with opened(tmp_path) as several:
-        other = sqlite3.connect(tmp_path / "sites" / "memory")
-        other.execute(
-            "CREATE TRIGGER full BEFORE INSERT ON version WHEN NEW.site = 'cedar' BEGIN SELECT RAISE(FAIL, 'full'); END"
-        )
+        other = sqlite3.connect(tmp_path / "sites" / "memory" / "0")
+        fails = "ON version WHEN NEW.site = 'cedar' BEGIN SELECT RAISE(FAIL, 'full'); END"
+        other.execute(f"CREATE TRIGGER full_for_new BEFORE INSERT {fails}")
+        other.execute(f"CREATE TRIGGER full_for_spare BEFORE UPDATE {fails}")
         other.commit()
         before = several.host.nodes["cedar"].memory.requests
         found = several.ask(WEIGHTS)
         assert [site for site in SITES if isinstance(found[site].body, Failure)] == ["cedar"]
         assert {(s, found[s].version) for s in SITES if s != "cedar"} < versions_on_disk(tmp_path)
-        other.execute("DROP TRIGGER full")
+        other.execute("DROP TRIGGER full_for_new")
+        other.execute("DROP TRIGGER full_for_spare")
         other.commit()
         other.close()
         again = several.ask(WEIGHTS)
