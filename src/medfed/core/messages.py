@@ -117,28 +117,20 @@ def add(total: M | None, contribution: M) -> M:
     """
     kind = type(contribution)
     names = additive_fields(kind)
+    values = [getattr(contribution, name) for name in names]
     if total is None:
-        return kind(**{name: _own(getattr(contribution, name)) for name in names})
-    pairs = {name: (getattr(total, name), getattr(contribution, name)) for name in names}
-    for name, (left, right) in pairs.items():
-        if not _alike(left, right):
+        return kind(*[value.copy() if isinstance(value, np.ndarray) else value for value in values])
+    totals = [getattr(total, name) for name in names]
+    for name, left, right in zip(names, totals, values, strict=True):
+        arrays = isinstance(left, np.ndarray), isinstance(right, np.ndarray)
+        if any(arrays) and not (all(arrays) and left.shape == right.shape and left.dtype == right.dtype):
             raise CodecError(f"{kind.__name__}.{name} has another shape or type than at the other sites")
-    return kind(**{name: _sum(left, right) for name, (left, right) in pairs.items()})
-
-
-def _own(value: Any) -> Any:
-    return value.copy() if isinstance(value, np.ndarray) else value
-
-
-def _alike(left: Any, right: Any) -> bool:
-    """Whether two values add in place without broadcasting or rounding to another type."""
-    if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):
-        return bool(left.shape == right.shape and left.dtype == right.dtype)
-    return not isinstance(left, np.ndarray) and not isinstance(right, np.ndarray)
-
-
-def _sum(left: Any, right: Any) -> Any:
-    return np.add(left, right, out=left) if isinstance(left, np.ndarray) else left + right
+    return kind(
+        *[
+            np.add(left, right, out=left) if isinstance(left, np.ndarray) else left + right
+            for left, right in zip(totals, values, strict=True)
+        ]
+    )
 
 
 def out_of_bounds(message: Message) -> str | None:

@@ -44,7 +44,7 @@ from medfed.data.totals import (
     without_empty_other,
 )
 from medfed.spec.policy import Policy
-from medfed.spec.task import DataSpec
+from medfed.spec.task import DataSpec, TaskSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +130,14 @@ def deviations(site: SiteContext, message: Encoding) -> Deviations:
 
 @step(releases=Release.SUM, reads=None)
 def adopt(site: SiteContext, message: Encoding) -> Adopted:
-    """Keep the encoding; under ``standardize: site`` with the site's own mean and scale: they never leave."""
+    """Keep the encoding; under ``standardize: site`` with the site's own mean and scale: they never leave.
+
+    The rows that every round reads are encoded here, so that those that cannot be stop the run before it trains.
+    """
     table = site.resource(SiteTable)
     site.keep(fit_to(message, table) if message.standardize == "site" else message)
+    for split in dict.fromkeys((Split.TRAIN, Split(site.resource(TaskSpec).monitored_split))):
+        site.examples(split)
     return Adopted(table.rows())
 
 

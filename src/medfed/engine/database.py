@@ -24,7 +24,7 @@ _BETWEEN_TRIES = 1e-4
 """SQLite's own waiting begins with whole milliseconds, and another process's transaction is over before."""
 
 _PAGE_BYTES = 2**13
-_WAL_BYTES = 2**28
+_WAL_BYTES = 2**24
 _CACHE_KIB = 4 * 1024
 
 _GO_ON = "free disk space or mend the folder's permissions, then go on with: medfed run --resume DIR"

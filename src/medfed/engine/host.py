@@ -185,10 +185,12 @@ class SiteHost:
 
     def _rows(self, site: str) -> SiteRows:
         """A site's rows, the same as those with which the run began. Raises DataError where they are not."""
-        rows = self._consortium.rows.get(site)
-        if rows not in self._checked:
-            check_cohort(self._stores[site], rows.table)
-            self._checked.add(rows)
+        rows = self._consortium.rows.known(site)
+        if rows is None or rows not in self._checked:
+            with self._timings[Phase.DATA]:
+                rows = self._consortium.rows.get(site)
+                check_cohort(self._stores[site], rows.table)
+                self._checked.add(rows)
         return rows
 
     def _block(self, requests: list[Request]) -> list[Reply]:

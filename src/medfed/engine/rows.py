@@ -29,6 +29,10 @@ class SiteRows:
     _examples: dict[Split, Examples] = field(default_factory=dict)
     _predictions: dict[Split, tuple[bytes, Predictions]] = field(default_factory=dict)
 
+    def encoded(self, encoding: Encoding, split: Split) -> bool:
+        """Whether :meth:`examples` has nothing to encode."""
+        return self._encoding is encoding and split in self._examples
+
     def examples(self, encoding: Encoding, split: Split) -> Examples:
         """The encoded rows of a split, encoded once for as long as the encoding stays the same."""
         if self._encoding is not encoding:
@@ -71,11 +75,17 @@ class RowsCache:
         self._sizes: dict[str, int] = {}
         self._total = 0
 
-    def get(self, site: str) -> SiteRows:
-        """A site's rows. Raises DataError where they cannot be loaded, or none of them is for training."""
+    def known(self, site: str) -> SiteRows | None:
+        """A site's rows, if memory holds them."""
         rows = self._rows.get(site)
         if rows is not None:
             self._rows.move_to_end(site)
+        return rows
+
+    def get(self, site: str) -> SiteRows:
+        """A site's rows. Raises DataError where they cannot be loaded, or none of them is for training."""
+        rows = self.known(site)
+        if rows is not None:
             return rows
         rows = self._rows[site] = SiteRows(_loaded(site, self._sources[site]))
         self._sizes[site] = _ENCODED_TOO * rows.table.nbytes

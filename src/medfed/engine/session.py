@@ -84,8 +84,11 @@ class SiteSession:
         encoding = self.recall(Encoding)
         if encoding is None:
             raise DataError("the site's data are not prepared: no encoding was adopted", where=self.site)
+        rows = self.node.rows()
+        if rows.encoded(encoding, split):
+            return rows.examples(encoding, split)
         with self.node.timings[Phase.DATA]:
-            return self.node.rows().examples(encoding, split)
+            return rows.examples(encoding, split)
 
     def train(self, weights: Vector, transform: GradientTransform | None = None) -> Trained:
         """Local training from ``weights``; the data's position and the optimizer's state are kept where asked."""

@@ -69,8 +69,9 @@ class SiteNode:
 
     def handle(self, request: Request) -> Reply:
         """Admit, run, release. Never raises: a refusal or a failure is a reply too, and in the ledger."""
-        admitted = self.admit(request)
-        return admitted if isinstance(admitted, Reply) else self.run_step(admitted)
+        with self.timings[Phase.GATE]:
+            admitted = self.admit(request)
+            return admitted if isinstance(admitted, Reply) else self.run_step(admitted)
 
     def admit(self, request: Request) -> Admitted | Reply:
         """What the gate lets run; or the reply, where it refuses or the request was answered before."""
@@ -122,13 +123,10 @@ class SiteNode:
     def _admit(self, request: Request) -> Admitted | Reply:
         step, policy = installed_step(request.step), self.policy()
         self._check_addressed(request, step)
-        with self.timings[Phase.CHECKPOINT]:
-            stored = self.memory.stored_reply(request)
-        with self.timings[Phase.DATA]:
-            patients = self.rows().table.patients(step.split(request.message))
-        with self.timings[Phase.GATE]:
-            facts = self._facts(request, patients, repeated=stored)
-            admit(policy, request, step, facts)
+        stored = self.memory.stored_reply(request)
+        patients = self.rows().table.patients(step.split(request.message))
+        facts = self._facts(request, patients, repeated=stored)
+        admit(policy, request, step, facts)
         if stored is not None:
             digest = describe_payload(stored.body).digest
             with self.timings[Phase.LEDGER]:
@@ -153,9 +151,8 @@ class SiteNode:
 
     def _release(self, admitted: Admitted, body: Message, session: SiteSession) -> Reply:
         request, step = admitted.request, admitted.step
-        with self.timings[Phase.GATE]:
-            check_release(admitted.policy, step, body, admitted.facts)
-            payload = describe_payload(body)
+        check_release(admitted.policy, step, body, admitted.facts)
+        payload = describe_payload(body)
         entry = ReleaseEntry(
             request.run,
             request.round,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from medfed.core.codec import decode, encode
 from medfed.core.messages import add, out_of_bounds
 from medfed.data.encoding import Encoding
+from medfed.data.encoding import encode as encode_rows_of
 from medfed.data.prepare import agreed_columns, fit_encoding
 from medfed.data.table import SiteTable
 from medfed.spec.policy import Policy
-from medfed.spec.task import DataSpec
+from medfed.spec.task import DataSpec, TaskSpec
 
 
 class MemorySite:
@@ -18,11 +20,15 @@ class MemorySite:
 
     def __init__(self, table: SiteTable, policy: Policy) -> None:
         self.site = table.site
-        self.resources: dict[type, Any] = {SiteTable: table, Policy: policy}
+        task = SimpleNamespace(monitored_split="test")
+        self.resources: dict[type, Any] = {SiteTable: table, Policy: policy, TaskSpec: task}
         self.memory: dict[type, Any] = {}
 
     def resource(self, kind):
         return self.resources[kind]
+
+    def examples(self, split):
+        return encode_rows_of(self.resources[SiteTable], self.memory[Encoding], split)
 
     def keep(self, memory):
         self.memory[type(memory)] = memory
