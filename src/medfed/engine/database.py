@@ -25,7 +25,7 @@ _BETWEEN_TRIES = 1e-4
 
 _PAGE_BYTES = 2**13
 _WAL_BYTES = 2**24
-_CACHE_KIB = 4 * 1024
+_CACHE_KIB = 8 * 1024
 
 _GO_ON = "free disk space or mend the folder's permissions, then go on with: medfed run --resume DIR"
 
@@ -39,10 +39,11 @@ class Database:
 
     _open: ClassVar[weakref.WeakSet[Database]] = weakref.WeakSet()
 
-    def __init__(self, path: Path | None, schema: str, *, durable: bool) -> None:
+    def __init__(self, path: Path | None, schema: str, *, durable: bool, beside: int = 0) -> None:
         """Open the file, or begin it, for nobody but its owner; None: a private database in memory.
 
-        durable: what is committed survives a power cut, not only a kill. Raises RunFolderError where the file
+        durable: what is committed survives a power cut, not only a kill. beside: the others that this process has
+        open, which share the memory for pages. Raises RunFolderError where the file
         cannot be opened or written, is damaged, or is another program's.
         """
         self.path = path = path and path.resolve()
@@ -60,7 +61,7 @@ class Database:
         except sqlite3.Error as error:
             raise self._explained(error) from error
         try:
-            self._prepare(schema, durable=durable)
+            self._prepare(schema, durable=durable, cache=_CACHE_KIB // (1 + beside))
         except BaseException:
             self._connection.close()
             raise
@@ -71,9 +72,9 @@ class Database:
         """The file, as errors name it."""
         return "memory" if self.path is None else str(self.path)
 
-    def _prepare(self, schema: str, *, durable: bool) -> None:
+    def _prepare(self, schema: str, *, durable: bool, cache: int) -> None:
         self.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
-        self.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+        self.execute(f"PRAGMA cache_size=-{cache}")
         self.execute(f"PRAGMA page_size={_PAGE_BYTES}")
         self.execute("PRAGMA journal_mode=WAL")
         self.execute(f"PRAGMA wal_autocheckpoint={_WAL_BYTES // _PAGE_BYTES}")

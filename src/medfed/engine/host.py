@@ -90,11 +90,12 @@ class Consortium:
 
     def stores(self, sites: Sequence[str]) -> dict[str, RunStore]:
         """The open store of each site, for this process alone: none may be open when it forks."""
-        paths = {site: store_path(self.folder, k) for k, block in enumerate(self.blocks) for site in block}
+        known = {site: store_path(self.folder, k) for k, block in enumerate(self.blocks) for site in block}
+        paths = dict.fromkeys(known[site] for site in sites)
         with ExitStack() as undo:
-            opened = {path: undo.enter_context(RunStore.open(path)) for path in dict.fromkeys(map(paths.get, sites))}
+            opened = {path: undo.enter_context(RunStore.open(path, beside=len(paths) - 1)) for path in paths}
             undo.pop_all()
-        return {site: opened[paths[site]] for site in sites}
+        return {site: opened[known[site]] for site in sites}
 
     def begin_stores(self) -> None:
         """Make the stores that are not there, so that forked processes do not all begin them at once."""

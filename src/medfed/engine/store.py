@@ -47,13 +47,14 @@ class RunStore:
         self._sites: dict[str, SiteMemory] = {}
 
     @classmethod
-    def open(cls, path: Path | None, *, durable: bool = False) -> RunStore:
+    def open(cls, path: Path | None, *, durable: bool = False, beside: int = 0) -> RunStore:
         """The store in that file, begun where there is none; None: in this process alone.
 
-        durable: what was recorded survives a power cut, not only a kill. Raises RunFolderError where the file
-        cannot be opened or written, or is damaged.
+        durable: what was recorded survives a power cut, not only a kill. beside: the others that this process has
+        open, which share the memory for pages. Raises RunFolderError where the file cannot be opened or written, or is
+        damaged.
         """
-        database = Database(path, _SCHEMA, durable=durable)
+        database = Database(path, _SCHEMA, durable=durable, beside=beside)
         large = database.path and database.path.with_name(f"{database.path.name}-large")
         return cls(database, LargeFiles(large, durable=durable))
 
