@@ -6,6 +6,8 @@ which is the machine's, not the process's, so that the parent may subtract its o
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import resource
@@ -51,26 +53,38 @@ class Sample:
 
 def run_body(arguments: Sequence[str], python: str = sys.executable, *, watched: bool = False) -> Sample:
     """Run ``python -m benchmarks.simulation_parts.body`` to its end; watched: for its memory. Raises BodyFailed."""
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        stamps, said = Path(folder) / "stamps.json", Path(folder) / "said"
-        command = [python, "-m", "benchmarks.simulation_parts.body", *arguments, "--stamps", str(stamps)]
-        environment = os.environ | _QUIET | {"MEDFED_HOME": folder, "TMPDIR": folder}
-        with said.open("wb") as output:
-            before, cpu = time.monotonic(), _children_seconds()
-            process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
-            try:
-                memory = _wait(process, watched)
-            finally:
-                _end(process)
-            wall, cpu = time.monotonic() - before, _children_seconds() - cpu
-        if process.returncode != 0 or not stamps.exists():
-            raise BodyFailed(said.read_text(errors="replace")[-2000:].strip() or f"exit status {process.returncode}")
-        ends = json.loads(stamps.read_text())
+    folder = tempfile.mkdtemp(dir=_scratch())
+    stamps, said = Path(folder) / "stamps.json", Path(folder) / "said"
+    command = [python, "-m", "benchmarks.simulation_parts.body", *arguments, "--stamps", str(stamps)]
+    environment = os.environ | _QUIET | {"MEDFED_HOME": folder, "TMPDIR": folder}
+    with said.open("wb") as output:
+        before, cpu = time.monotonic(), _children_seconds()
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            memory = _wait(process, watched)
+        finally:
+            _end(process)
+        wall, cpu = time.monotonic() - before, _children_seconds() - cpu
+    if process.returncode != 0 or not stamps.exists():
+        raise BodyFailed(said.read_text(errors="replace")[-2000:].strip() or f"exit status {process.returncode}")
+    ends = json.loads(stamps.read_text())
     later = len(ends) - 1
     each = (ends[-1] - ends[0]) / later if later else float("nan")
     return Sample(ends[0] - before, each, wall, cpu, memory)
+
+
+@functools.cache
+def _scratch() -> str:
+    """The folder of all bodies' files, removed at the end of all.
+
+    What one body left is not removed before the next begins: for minutes after thousands of files were deleted, ext4
+    takes twenty times as long to make new ones, and that would fall on the next body.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="benchmark-")
+    atexit.register(folder.cleanup)
+    return folder.name
 
 
 def _wait(process: subprocess.Popen[bytes], watched: bool) -> int:

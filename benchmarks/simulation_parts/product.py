@@ -42,10 +42,9 @@ def scale(work: Workload) -> list[float]:
 
 
 def run(work: Workload, sites: dict[str, Any]) -> list[float]:
-    """Run the task to its end, report and all."""
+    """Run the task to its end, report and all; its folder stays in the temporary one."""
     stopwatch = Stopwatch()
-    with tempfile.TemporaryDirectory(prefix="run-") as folder:
-        medfed.run(task_of(work), sites, output=folder + "/run", observer=stopwatch)
+    medfed.run(task_of(work), sites, output=tempfile.mkdtemp(prefix="run-") + "/run", observer=stopwatch)
     return stopwatch.ends
 
 

@@ -25,7 +25,7 @@ _BETWEEN_TRIES = 1e-4
 
 _PAGE_BYTES = 2**13
 _WAL_BYTES = 2**24
-_CACHE_KIB = 8 * 1024
+_CACHE_KIB = 4 * 1024
 
 _GO_ON = "free disk space or mend the folder's permissions, then go on with: medfed run --resume DIR"
 
