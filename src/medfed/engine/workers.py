@@ -76,7 +76,9 @@ class Died(Exception):
 class _Worker:
     """A forked process, this side of its pipe, and the requests that it has still to answer.
 
-    unheard: commands sent whose end nobody waits for; an error that they meet shows at the next event.
+    due: commands whose end was not heard of yet. Who waits for the last one passes over the ends of those before, but
+    an error that one of them met is raised. broken: this side was interrupted amid a command, and no longer knows what
+    the other waits for.
     """
 
     sites: Sequence[str]
@@ -85,14 +87,32 @@ class _Worker:
     replies: SharedBuffer
     waiting: list[Request] = field(default_factory=list)
     busy: bool = False
-    unheard: int = 0
+    due: int = 1
+    broken: bool = False
 
     def send(self, command: object) -> None:
-        """Raises Died."""
+        """Send a command, which ends by an event. Raises Died."""
+        self.due += 1
+        self.say(command)
+
+    def say(self, word: object) -> None:
+        """Send what is no command: whether to go on. Raises Died."""
+        with self.unbroken():
+            try:
+                self.pipe.send(word)
+            except OSError as error:
+                raise Died from error
+
+    @contextlib.contextmanager
+    def unbroken(self) -> Iterator[None]:
+        """What is within happens as a whole, or the worker is broken."""
         try:
-            self.pipe.send(command)
-        except OSError as error:
-            raise Died from error
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            self.broken = True
+            raise
 
     def receive(self) -> Any:
         """The next event that is waited for. Raises Died, and the error that the worker met."""
@@ -102,24 +122,25 @@ class _Worker:
 
     def receive_one(self) -> Any:
         """The next event, None for the end of a command that nobody waits for; raises as :meth:`receive`."""
-        try:
-            event = self.pipe.recv()
-        except (EOFError, OSError) as error:
-            raise Died from error
-        unheard = self.unheard > 0
-        if unheard:
-            self.unheard -= 1
-        if isinstance(event, Raised):
-            self.busy = self.busy and unheard
-            raise event.error
-        return None if unheard else event
+        with self.unbroken():
+            try:
+                event = self.pipe.recv()
+            except (EOFError, OSError) as error:
+                raise Died from error
+            if isinstance(event, Written):
+                return event
+            self.due -= 1
+            if isinstance(event, Raised):
+                self.busy = self.busy and self.due > 0
+                raise event.error
+            return None if self.due else event
 
     def end(self) -> None:
         """End an idle process, which other processes' copies of its pipe would keep; kill a busy one."""
         with contextlib.suppress(OSError):
             self.pipe.send(None)
         self.pipe.close()
-        if self.busy:
+        if self.busy or self.broken:
             self.process.kill()
         self.process.join(timeout=5)
         if self.process.is_alive():
@@ -203,7 +224,6 @@ class Workers:
         for worker in self._workers:
             with contextlib.suppress(Died):  # its death shows at the next request
                 worker.send(("witness", (head, party)))
-                worker.unheard += 1
         if self._own is not None:
             self._own.witness(head, party)
 
@@ -257,14 +277,15 @@ class Workers:
     def _replies(self, worker: _Worker) -> Iterator[Reply]:
         """The replies of the next block, copied out of the worker's region, which it may then write to again."""
         try:
-            event = worker.receive_one()
-            if event is None:
-                return
-            if isinstance(event, Done):
-                worker.waiting, worker.busy = [], False
-                return
-            replies = worker.replies.unpack(event.replies, copied_below=math.inf)
-            worker.send(True)
+            with worker.unbroken():
+                event = worker.receive_one()
+                if event is None:
+                    return
+                if isinstance(event, Done):
+                    worker.waiting, worker.busy = [], False
+                    return
+                replies = worker.replies.unpack(event.replies, copied_below=math.inf)
+                worker.say(True)
         except Died:
             replies = self._after_death(worker)
         answered = {reply.site for reply in replies}
@@ -287,15 +308,26 @@ class Workers:
         return failed
 
     def _abandon(self) -> None:
-        """End an exchange that was left early: workers stop after their block, whose replies are dropped."""
-        for worker in [each for each in self._workers if each.busy]:
-            with contextlib.suppress(Died, MedFedError):
-                while not isinstance(worker.receive(), Done):
-                    worker.send(False)
-            worker.waiting, worker.busy = [], False
+        """End an exchange that was left early: workers stop after their block, whose replies are dropped.
+
+        One that is broken is replaced.
+        """
+        for worker in [each for each in self._workers if each.broken]:
+            self._replace(worker)
+        for worker in self._workers:
+            while worker.busy:
+                try:
+                    worker.busy = not isinstance(worker.receive(), Done)
+                    if worker.busy:
+                        worker.say(False)
+                except Died:
+                    worker.busy = False
+                except MedFedError:
+                    continue
+            worker.waiting = []
 
     def _replace(self, worker: _Worker) -> _Worker:
-        worker.busy = True
+        worker.broken = True
         worker.end()
         new = self._workers[self._workers.index(worker)] = self._fork(worker.sites)
         try:
@@ -318,8 +350,19 @@ class Workers:
                 worker.send((command, arguments))
 
     def _results(self, command: str, *arguments: Any) -> list[Any]:
-        """What every forked worker gives for the command it was sent; one that died is replaced, and asked again."""
-        return [self._result(worker, command, arguments) for worker in list(self._workers)]
+        """What every forked worker gives for the command it was sent; one that died is replaced, and asked again.
+
+        Where some of them raise, the first error is raised once all have ended.
+        """
+        found, errors = [], []
+        for worker in list(self._workers):
+            try:
+                found.append(self._result(worker, command, arguments))
+            except MedFedError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return found
 
     def _result(self, worker: _Worker, command: str, arguments: tuple[Any, ...]) -> Any:
         for _ in range(ATTEMPTS):

@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from engine_parts import Part, Ping, part, reply_to, request
 from medfed.core.errors import DataError, MedFedError
 from medfed.core.timings import Phase, Timings
 from medfed.core.wire import Failure, Reply, Request
+from medfed.engine.shared import SharedBuffer
 from medfed.engine.workers import ATTEMPTS, Workers
 from medfed.govern.heads import Head
 
@@ -53,6 +56,8 @@ class Sites:
         return {site: Head(round_number, "00", round_number, "now", "00") for site in self.names}
 
     def witness(self, head: Head, party: str) -> None:
+        if head.round < 0:
+            raise MedFedError("a head cannot be witnessed")
         (self.folder / f"witness-{os.getpid()}").write_text(f"{head.size} {party}")
 
     def close(self, status: str) -> dict[str, Head]:
@@ -160,6 +165,67 @@ def test_commands_reach_every_worker_also_one_that_died(tmp_path: Path) -> None:
         assert [f.read_text() for f in tmp_path.glob("witness-*")] == ["5 coordinator"] * 3
         with pytest.raises(MedFedError, match="a head cannot be signed"):
             opened.sign_heads(-1)
+
+
+def test_an_error_that_nobody_waited_for_is_told_by_the_next_answer_and_disturbs_no_later_one(tmp_path: Path) -> None:
+    with workers(tmp_path) as opened:
+        opened.witness(Head(5, "00", -1, "now", "00"), "coordinator")
+        with pytest.raises(MedFedError, match="a head cannot be witnessed"):
+            ask(opened)
+        for number in (8, 9):
+            assert {found for found, _ in values(ask(opened, number)).values()} == {float(number)}
+        with pytest.raises(MedFedError, match="a head cannot be signed"):
+            opened.sign_heads(-1)
+        assert {head.size for head in opened.sign_heads(4).values()} == {4}
+        assert {found for found, _ in values(ask(opened, 3)).values()} == {3.0}
+
+
+@pytest.mark.parametrize("moment", ["while replies are read", "while an answer comes", "while a command is sent"])
+def test_after_an_interruption_at_any_moment_the_next_exchange_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """A worker that may wait for something else than this side believes is replaced."""
+    kind, name = {
+        "while replies are read": (SharedBuffer, "unpack"),
+        "while an answer comes": (Connection, "recv"),
+        "while a command is sent": (Connection, "send"),
+    }[moment]
+    original, here = getattr(kind, name), os.getpid()
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        result = original(*arguments, **options)
+        if os.getpid() == here:
+            monkeypatch.setattr(kind, name, original)
+            raise KeyboardInterrupt
+        return result
+
+    with workers(tmp_path) as opened:
+        before = opened.processes
+        monkeypatch.setattr(kind, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ask(opened)
+        assert {number for number, _ in values(ask(opened, 2)).values()} == {2.0}
+        assert sorted(opened.sign_heads(3)) == EVERYONE
+        assert len(set(before) - set(opened.processes)) == 1
+
+
+def test_the_last_workers_sites_can_live_in_this_process(tmp_path: Path) -> None:
+    opened = Workers(
+        lambda names: Sites(names, tmp_path), SITES, Timings(), own=lambda: Sites(SITES[-1], tmp_path, slow={"c": 0.1})
+    )
+    try:
+        found = values(ask(opened))
+        homes = [{home for site, (_, home) in found.items() if site in sites} for sites in SITES]
+        assert homes[-1] == {np.float32(os.getpid())} and not homes[-1] & (homes[0] | homes[1])
+        assert len(opened.processes) == 2
+        assert sorted(opened.sign_heads(3)) == EVERYONE
+        opened.witness(Head(5, "00", 3, "now", "00"), "coordinator")
+        assert opened.spent()[Phase.TRAIN] == 2.0
+        assert len(list(tmp_path.glob("witness-*"))) == 3
+        os.kill(opened.processes[0], signal.SIGKILL)
+        assert sorted(values(ask(opened))) == EVERYONE
+    finally:
+        opened.detach()
 
 
 def test_workers_end_with_their_parent_however_it_ends(tmp_path: Path) -> None:
