@@ -99,7 +99,7 @@ TASK_MEANINGS = {
     "evaluation.split": "The part measured after each round. If absent: validation where it has a share, else test.",
     "evaluation.threshold": "Probability from which class 1 is predicted (two classes).",
     "evaluation.bins": "Bins of the score histogram from which the [federated AUC](metrics.md#the-federated-auc) "
-    "comes.",
+    "comes; `auto`: 200 for two classes, and for more 50 each.",
     "stop.metric": "The metric to watch, federated, on the part measured after each round.",
     "stop.target": "Stop when the metric is at least this good.",
     "stop.patience": "Stop after this many measurements without a better value.",
