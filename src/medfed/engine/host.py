@@ -119,7 +119,7 @@ class SiteHost:
             self.nodes = {site: self._node(site) for site in sites}
             undo.pop_all()
         self._blocks = {site: index for index, block in enumerate(consortium.blocks) for site in block}
-        self._trainers = StackTrainers(consortium.task, consortium.networks)
+        self._trainers = StackTrainers(consortium.task)
         self._checked: WeakSet[SiteRows] = WeakSet()
         self._signed: list[Ledger] = []
 

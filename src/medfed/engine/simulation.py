@@ -87,8 +87,7 @@ class Simulation:
         """Sign the heads of all that acted; the coordinator witnesses the sites' heads, and they the coordinator's."""
         heads = self.parties.sign_heads(round_number)
         with self.timings[Phase.LEDGER]:
-            if heads:
-                self.coordinator.witness_all(heads, self.run)
+            self.coordinator.witness_all(heads, self.run)
             head = self.coordinator.sign_head(round_number)
         self.parties.witness(head, COORDINATOR)
 

@@ -10,7 +10,6 @@ from medfed.core.protocols import GradientTransform, Trained
 from medfed.core.timings import Phase
 from medfed.engine.rows import weights_digest
 from medfed.engine.session import SiteSession
-from medfed.models.catalogue import NetworkCache
 from medfed.models.network import Network
 from medfed.models.stacked import StackTrainer, can_stack
 from medfed.models.training import predict_many
@@ -24,9 +23,8 @@ class CannotStack(Exception):
 class StackTrainers:
     """The trainer of each network of a process."""
 
-    def __init__(self, task: TaskSpec, networks: NetworkCache) -> None:
+    def __init__(self, task: TaskSpec) -> None:
         self._task = task
-        self._networks = networks
         self._trainers: dict[Network, StackTrainer | None] = {}
 
     def get(self, network: Network, shape: tuple[int, ...], classes: int) -> StackTrainer:

@@ -220,10 +220,7 @@ class Workers:
 
     def witness(self, head: Head, party: str) -> None:
         """Record another party's head in the ledgers of the sites that signed last."""
-        self._abandon()
-        for worker in self._workers:
-            with contextlib.suppress(Died):  # its death shows at the next request
-                worker.send(("witness", (head, party)))
+        self._tell("witness", head, party)
         if self._own is not None:
             self._own.witness(head, party)
 
@@ -233,7 +230,6 @@ class Workers:
 
     def spent(self) -> dict[Phase, float]:
         """The seconds spent by phase, of all forked workers together."""
-        self._abandon()
         self._tell("spent")
         found: list[dict[Phase, float]] = self._results("spent")
         return {phase: sum(each[phase] for each in found) for phase in Phase}
@@ -338,13 +334,13 @@ class Workers:
 
     def _all(self, command: str, *arguments: Any) -> list[Any]:
         """What every worker gives for a command."""
-        self._abandon()
         self._tell(command, *arguments)
         own = [getattr(self._own, command)(*arguments)] if self._own is not None else []
         return self._results(command, *arguments) + own
 
     def _tell(self, command: str, *arguments: Any) -> None:
-        """Send a command to every forked worker; the death of one shows when its result is waited for."""
+        """Send a command to every forked worker; the death of one shows when an answer is waited for."""
+        self._abandon()
         for worker in self._workers:
             with contextlib.suppress(Died):
                 worker.send((command, arguments))
