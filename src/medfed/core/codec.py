@@ -15,9 +15,8 @@ import json
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from mmap import mmap
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -67,8 +66,7 @@ def _pieces(message: Message) -> list[Buffer]:
     return pieces
 
 
-@dataclass(frozen=True)
-class Fingerprint:
+class Fingerprint(NamedTuple):
     """Size and SHA-256 (hex) of a message's encoding."""
 
     bytes: int

@@ -11,20 +11,27 @@ from medfed.core.errors import RunFolderError
 
 
 def write_atomically(
-    path: Path, data: bytes | str | Iterator[str], *, durable: bool = False, mode: int | None = None
+    path: Path,
+    data: bytes | str | Iterator[str],
+    *,
+    durable: bool = False,
+    mode: int | None = None,
+    spare: Path | None = None,
 ) -> None:
     """Write beside the file, then rename over it; ``durable`` also forces it to the disk (fsync).
 
     data: all of it, or pieces of text, of which memory holds one at a time. mode: permission bits set before any
-    content is written. Raises RunFolderError where the disk is full or the folder cannot be written; the old file,
-    if there was one, is whole.
+    content is written. spare: a file beside it that nobody needs any more, to be written over and renamed, which is
+    quicker than to make one and to remove the other. Raises RunFolderError where the disk is full or the folder
+    cannot be written; the old file, if there was one, is whole.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = spare or path.with_name(f".{path.name}.partial")
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666 if mode is None else mode)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT, 0o666 if mode is None else mode)
         with os.fdopen(descriptor, "wb") as file:
             for piece in (data,) if isinstance(data, bytes | str) else data:
                 file.write(piece.encode() if isinstance(piece, str) else piece)
+            file.truncate()
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

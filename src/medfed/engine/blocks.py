@@ -72,7 +72,8 @@ def _cores() -> int:
 def spread(blocks: Sequence[Block], rows: Mapping[str, int], workers: int) -> list[list[Block]]:
     """The blocks of each worker: the largest first, each to the worker with the fewest rows so far.
 
-    Blocks of one store stay together. A site of unknown size counts as the mean of the known ones.
+    Blocks of one store stay together. A site of unknown size counts as the mean of the known ones. Workers are in the
+    order of their first sites.
     """
     mean = max(sum(rows.values()) / max(len(rows), 1), 1)
     together = [tuple(blocks[store::STORES]) for store in range(min(STORES, len(blocks)))]
@@ -83,4 +84,4 @@ def spread(blocks: Sequence[Block], rows: Mapping[str, int], workers: int) -> li
         load, worker = heapq.heappop(heap)
         homes[worker] += some
         heapq.heappush(heap, (load + sizes[some], worker))
-    return [sorted(home) for home in homes]
+    return sorted(sorted(home) for home in homes)

@@ -154,8 +154,11 @@ class Database:
         changes, self._pending = self._pending, []
         if changes and not self._connection.in_transaction:
             self.execute("BEGIN IMMEDIATE")
-        for statement, values in changes:
-            self.execute(statement, values)
+        try:
+            for statement, values in changes:
+                self._connection.execute(statement, values)
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
 
     def _roll_back(self) -> None:
         self._pending = []

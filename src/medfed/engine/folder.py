@@ -1,8 +1,8 @@
 """The run folder: what a run leaves on disk, and how it is continued after a kill at any moment.
 
 The order within a round decides: metrics are appended, then the checkpoint is renamed into place with the length
-that the metrics then had, and the one before it is removed. Whatever a kill leaves behind the last checkpoint is cut
-off when the run is resumed.
+that the metrics then had. It was written over the last but one, so two are there until the run is over. Whatever a
+kill leaves behind the last checkpoint is cut off when the run is resumed.
 """
 
 from __future__ import annotations
@@ -111,11 +111,11 @@ class RunFolder:
                 where=str(file),
                 remedy=f"free disk space, then: medfed run --resume {self.path}",
             ) from error
-        older = self._checkpoints()
-        write_atomically(self._checkpoint(state.round), encode(Checkpoint(state, written)))
-        for number in older:
-            if number != state.round:
-                self._checkpoint(number).unlink(missing_ok=True)
+        others = sorted(set(self._checkpoints()) - {state.round})
+        spare = self._checkpoint(others.pop(0)) if len(others) > 1 else None
+        write_atomically(self._checkpoint(state.round), encode(Checkpoint(state, written)), spare=spare)
+        for number in others if state.stopped else others[:-1]:
+            self._checkpoint(number).unlink(missing_ok=True)
 
     def restore(self) -> RunState | None:
         """The last checkpointed state, or None; what was written after it is cut off."""
@@ -137,7 +137,7 @@ class RunFolder:
         return self.path / "checkpoint" / f"state-{number}"
 
     def _checkpoints(self) -> list[int]:
-        """The rounds whose states are there: the last one's, and the one before where a kill came between."""
+        """The rounds whose states are there: the last one's is whole; the one before may be half written over."""
         return [int(path.name.partition("-")[2]) for path in (self.path / "checkpoint").glob("state-*")]
 
     def write_json(self, name: str, content: Any) -> None:

@@ -80,12 +80,13 @@ class SharedBuffer:
 
     def _place(self, raw: memoryview) -> tuple[int, int]:
         key = np.frombuffer(raw, np.uint8).__array_interface__["data"][0], raw.nbytes
-        if key not in self._written:
+        place = self._written.get(key)
+        if place is None:
             start = self._end + -self._end % _ALIGNMENT
             self._end = start + raw.nbytes
-            memoryview(self._mapped(self._end, grow=True))[start : self._end] = raw
-            self._written[key] = start, raw.nbytes
-        return self._written[key]
+            self._mapped(self._end, grow=True)[start : self._end] = raw
+            place = self._written[key] = start, raw.nbytes
+        return place
 
     def _mapped(self, size: int, *, grow: bool) -> mmap.mmap:
         if self._map is None or len(self._map) < size:

@@ -78,7 +78,7 @@ class Simulation:
                 ]
                 consortium.begin_stores()
                 consortium = replace(consortium, rows=consortium.rows.part(workers))
-                own = partial(SiteHost, consortium, homes[-1], timings) if consortium.stacked else None
+                own = partial(SiteHost, consortium, homes[0], timings) if consortium.stacked else None
                 parties = Workers(partial(SiteHost, consortium, timings=Timings()), homes, timings, own)
             undo.pop_all()
         return cls(consortium.run, parties, coordinator, consortium.ledgers, policies, timings)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from medfed.core.codec import fingerprint
 from medfed.core.errors import MedFedError, Refused
@@ -32,8 +32,7 @@ IN_THE_CLEAR = "none: in the clear"
 """How the ledger names a release that no cryptography protects."""
 
 
-@dataclass(frozen=True)
-class Admitted:
+class Admitted(NamedTuple):
     """A request that passed the gate: its step, and what the gate decided on."""
 
     request: Request

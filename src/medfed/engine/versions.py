@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from medfed.core.errors import MemoryLost
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """Which version kept a message, the SHA-256 of its encoding, and the file it is in (empty: the database)."""
 
     version: int
@@ -16,8 +16,7 @@ class Kept:
     file: str
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(NamedTuple):
     """One handled request: the digest of what was asked, what the step kept, by kind, and the reply's file, if any.
 
     requests, released_bytes: the run's counters after it, on which the policy's limits rest.

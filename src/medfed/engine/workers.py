@@ -153,7 +153,7 @@ class Workers:
     """Sites spread over forked processes (implements :class:`medfed.engine.simulation.Parties`).
 
     open_host: called in the worker with the names of its sites. homes: the sites of each worker. own: opens the host
-    of the last one's in this process, which then takes its share of the work while the others do theirs.
+    of the first one's in this process, which then takes its share of the work while the others do theirs.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class Workers:
         self._own: Host | None = None
         gc.freeze()  # a collection would touch, and so copy, all that the workers share
         try:
-            for sites in homes if own is None else homes[:-1]:
+            for sites in homes if own is None else homes[1:]:
                 self._workers.append(self._fork(sites))
             if own is not None:
                 self._own = own()
@@ -182,7 +182,8 @@ class Workers:
         except BaseException:
             self.detach()
             raise
-        self._home = {site: index for index, sites in enumerate(homes) for site in sites}
+        first = 0 if own is None else -1
+        self._home = {site: index for index, sites in enumerate(homes, start=first) for site in sites}
 
     @property
     def processes(self) -> list[int]:

@@ -6,9 +6,8 @@ never a count of patients nor any value.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +20,7 @@ from medfed.core.wire import Request
 from medfed.spec.policy import Policy
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What the site knows of a request and of the run so far.
 
     task_digest, task_type, algorithm: of the task that the site holds. algorithm_steps: names of the steps
@@ -41,8 +39,7 @@ class Facts:
     released_bytes_so_far: int
 
 
-@dataclass(frozen=True)
-class Payload:
+class Payload(NamedTuple):
     """A reply as the ledger records it: its fields' shapes; size and SHA-256 (hex) of its encoding."""
 
     shapes: tuple[str, ...]

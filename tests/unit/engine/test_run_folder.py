@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,15 +135,17 @@ def test_a_truncated_checkpoint_is_damaged_at_every_length(folder: RunFolder) ->
             folder.restore()
 
 
-def test_of_two_checkpoints_the_newest_counts_and_one_is_kept(folder: RunFolder) -> None:
-    for number in range(8, 12):
-        folder.record(state(number))
-    assert [path.name for path in (folder.path / "checkpoint").iterdir()] == ["state-11"]
-    left_by_a_kill = (folder.path / "checkpoint" / "state-11").read_bytes()
-    folder.record(state(12))
-    (folder.path / "checkpoint" / "state-11").write_bytes(left_by_a_kill)
+def test_a_checkpoint_is_written_over_the_last_but_one(folder: RunFolder) -> None:
+    for number in range(8, 13):
+        folder.record(state(number, sites=200 if number == 9 else 1))
+    assert {path.name for path in (folder.path / "checkpoint").iterdir()} == {"state-11", "state-12"}
+    (folder.path / "checkpoint" / "state-11").write_bytes(b"half written over when a kill came")
     restored = folder.restore()
     assert restored is not None and restored.round == 12
+    folder.record(replace(state(13), stopped="the last round was reached"))
+    assert [path.name for path in (folder.path / "checkpoint").iterdir()] == ["state-13"]
+    restored = folder.restore()
+    assert restored is not None and restored.round == 13
 
 
 def test_a_result_that_is_no_number_is_not_written_as_one(folder: RunFolder) -> None:

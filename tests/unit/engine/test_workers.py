@@ -209,14 +209,14 @@ def test_after_an_interruption_at_any_moment_the_next_exchange_is_whole(
         assert len(set(before) - set(opened.processes)) == 1
 
 
-def test_the_last_workers_sites_can_live_in_this_process(tmp_path: Path) -> None:
+def test_the_first_workers_sites_can_live_in_this_process(tmp_path: Path) -> None:
     opened = Workers(
-        lambda names: Sites(names, tmp_path), SITES, Timings(), own=lambda: Sites(SITES[-1], tmp_path, slow={"c": 0.1})
+        lambda names: Sites(names, tmp_path), SITES, Timings(), own=lambda: Sites(SITES[0], tmp_path, slow={"a": 0.1})
     )
     try:
         found = values(ask(opened))
         homes = [{home for site, (_, home) in found.items() if site in sites} for sites in SITES]
-        assert homes[-1] == {np.float32(os.getpid())} and not homes[-1] & (homes[0] | homes[1])
+        assert homes[0] == {np.float32(os.getpid())} and not homes[0] & (homes[1] | homes[2])
         assert len(opened.processes) == 2
         assert sorted(opened.sign_heads(3)) == EVERYONE
         opened.witness(Head(5, "00", 3, "now", "00"), "coordinator")

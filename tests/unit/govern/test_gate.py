@@ -106,14 +106,14 @@ BY_POLICY = [
     (limited(released_bytes=3999), RefusalReason.RELEASED_BYTES),
 ]
 BY_FACT = [
-    (replace(FACTS, task_digest="cd" * 32), RefusalReason.TASKS),
-    (replace(FACTS, task_type="survival"), RefusalReason.TASK_TYPES),
-    (replace(FACTS, algorithm="fed"), RefusalReason.ALGORITHMS),
-    (replace(FACTS, algorithm_steps=frozenset({"other.step"})), RefusalReason.STEPS),
-    (replace(FACTS, patients=19), RefusalReason.MINIMUM_PATIENTS),
-    (replace(FACTS, request_bytes=1001), RefusalReason.REQUEST_BYTES),
-    (replace(FACTS, requests_so_far=9), RefusalReason.REQUESTS),
-    (replace(FACTS, released_bytes_so_far=4000), RefusalReason.RELEASED_BYTES),
+    (FACTS._replace(task_digest="cd" * 32), RefusalReason.TASKS),
+    (FACTS._replace(task_type="survival"), RefusalReason.TASK_TYPES),
+    (FACTS._replace(algorithm="fed"), RefusalReason.ALGORITHMS),
+    (FACTS._replace(algorithm_steps=frozenset({"other.step"})), RefusalReason.STEPS),
+    (FACTS._replace(patients=19), RefusalReason.MINIMUM_PATIENTS),
+    (FACTS._replace(request_bytes=1001), RefusalReason.REQUEST_BYTES),
+    (FACTS._replace(requests_so_far=9), RefusalReason.REQUESTS),
+    (FACTS._replace(released_bytes_so_far=4000), RefusalReason.RELEASED_BYTES),
 ]
 
 
@@ -157,11 +157,11 @@ def test_a_request_for_another_task_is_refused_even_where_every_task_is_allowed(
 
 def test_the_number_of_patients_is_never_quoted() -> None:
     with pytest.raises(Refused) as caught:
-        admit(ONE_THING, REQUEST, form_total, replace(FACTS, patients=17))
+        admit(ONE_THING, REQUEST, form_total, FACTS._replace(patients=17))
     assert "17" not in str(caught.value)
 
 
-@given(st.builds(replace, st.just(FACTS), patients=st.integers(0, 10**6), task_type=st.text()))
+@given(st.builds(FACTS._replace, patients=st.integers(0, 10**6), task_type=st.text()))
 def test_the_default_policy_refuses_everything(facts: Facts) -> None:
     for which in (form_total, own_reply):
         with pytest.raises(Refused):
@@ -181,7 +181,7 @@ def test_a_star_within_a_list_is_a_name_like_any_other() -> None:
 
 
 def test_the_permissive_policy_admits_what_the_algorithm_declares() -> None:
-    facts = replace(FACTS, algorithm_steps=frozenset({form_total.name, own_reply.name}), patients=1)
+    facts = FACTS._replace(algorithm_steps=frozenset({form_total.name, own_reply.name}), patients=1)
     admit(Policy.permissive(), REQUEST, form_total, facts)
     admit(Policy.permissive(), REQUEST, own_reply, facts)
     with pytest.raises(Refused) as caught:
@@ -192,9 +192,9 @@ def test_the_permissive_policy_admits_what_the_algorithm_declares() -> None:
 def test_a_split_without_patients_may_be_read_and_one_with_too_few_may_not() -> None:
     policy = Policy.permissive().model_copy(update={"minimum_patients": 5})
     for patients in (0, 5):
-        admit(policy, REQUEST, form_total, replace(FACTS, patients=patients))
+        admit(policy, REQUEST, form_total, FACTS._replace(patients=patients))
     with pytest.raises(Refused) as caught:
-        admit(policy, REQUEST, form_total, replace(FACTS, patients=4))
+        admit(policy, REQUEST, form_total, FACTS._replace(patients=4))
     assert caught.value.reason is RefusalReason.MINIMUM_PATIENTS
 
 
@@ -222,7 +222,7 @@ def test_a_sum_at_its_bound_leaves() -> None:
 def test_released_bytes_are_counted_to_the_byte() -> None:
     reply = Total(np.zeros(4), 7)
     size = len(encode(reply))
-    facts = replace(FACTS, released_bytes_so_far=1000)
+    facts = FACTS._replace(released_bytes_so_far=1000)
     check_release(limited(released_bytes=1000 + size), form_total, reply, facts)
     with pytest.raises(Refused) as caught:
         check_release(limited(released_bytes=999 + size), form_total, reply, facts)
