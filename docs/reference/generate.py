@@ -1,22 +1,24 @@
-"""Fill in the tables of ``task-file.md`` and ``site-policy.md``: ``python docs/reference/generate.py``.
+"""Fill in the tables of the pages that describe files: ``python docs/reference/generate.py``.
 
 Keys, types and defaults come from the pydantic models that read those files; the meanings below are by hand. A key
 without a meaning, or a meaning without a key, is an error. In a page, a table stands between ``<!-- keys: SECTION -->``
-and ``<!-- end -->``; ``top`` are the keys that have none below them.
+and ``<!-- end -->``; ``top`` are the keys that have none below them. A section that has a meaning itself is one row.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from medfed.spec.consortium import ConsortiumSpec
 from medfed.spec.policy import Policy
+from medfed.spec.site import SiteFile
 from medfed.spec.task import TaskSpec
 
 HERE = Path(__file__).parent
@@ -131,6 +133,41 @@ POLICY_MEANINGS = {
     "limits.requests": "The number of requests in a run.",
     "limits.request_bytes": "The size of one request.",
     "limits.released_bytes": "The bytes of all replies of a run.",
+    "quiet_hours": "Hours in which no request is answered: a list of sections.",
+    "quiet_hours.*.from": "When they begin, `HH:MM` from `00:00` to `23:59`.",
+    "quiet_hours.*.to": "When they end, `HH:MM` from `00:00` to `24:00`. Of the next day, if earlier than `from`.",
+    "quiet_hours.*.days": "The days on which they begin; every day if absent.",
+    "quiet_hours.*.time_zone": "Whose clock is meant: a name of the IANA database, such as `Europe/Berlin`.",
+    "cpus": "Processors that a deployed site's process may use. None: no limit.",
+    "memory": "Memory that a deployed site's process may use, in MiB, GiB or TiB: `512 MiB`, `4 GiB`. None: no limit.",
+    "epsilon": "The privacy budget of the site. This version has no differential privacy and spends nothing, so the "
+    "number protects nobody yet.",
+}
+
+SITE_MEANINGS = {
+    "contact": "Whom to write to or call when something is the matter: one line of text.",
+    "datasets": "The tables that a task may name. A task that names none means the one called `default`.",
+    "datasets.*.connector.name": "How the table is read. Further keys are its options: see the [task file]"
+    "(task-file.md#connector-csv).",
+    "datasets.*.path": "The file, or a folder with one .csv file in it: a whole path, or one below the site's folder.",
+    "datasets.*.id": "The column of the patients' ids. A task that names another is refused. If absent, the task says.",
+    "datasets.*.label": "The column to predict. A task that names another is refused. If absent, the task says.",
+    "datasets.*.time_zone": "Whose clock the table's dates and times are by: a name of the IANA database, such as "
+    "`Europe/Berlin`.",
+    "policy": "What is allowed here: the keys of the [policy file](site-policy.md). If absent, nothing is.",
+    "approvals.required": "Every task waits for a steward's approval. Nothing else can be written.",
+    "approvals.auto_approve": "Tasks approved beforehand, by the digest that `medfed check TASK` prints.",
+}
+
+CONSORTIUM_MEANINGS = {
+    "name": "The consortium's name, in its certificates.",
+    "coordinator.host": "The name or IPv4 address under which the sites reach the coordinator.",
+    "coordinator.port": "The one port that sites dial.",
+    "coordinator.admin_port": "The port of the coordinator's own administrators. Sites need no way to it.",
+    "sites": "The hospitals by name, at least one: at most 63 of `A-Z`, `a-z`, `0-9`, `_` and `-`, the first a letter "
+    "or digit. Not `admin`, `coordinator`, `federated`, `localhost`, `pooled`, `server`, nor the coordinator's host.",
+    "sites.*.contact": "Whom to call there to hear the fingerprint of the site's keys. It is also the contact that the "
+    "site's own file begins with.",
 }
 
 
@@ -143,27 +180,32 @@ class Key:
     required: bool
 
 
-def keys_of(model: type[BaseModel]) -> list[Key]:
-    """Every key that a file may hold, in the models' order; ``*`` stands for a name that the writer chooses."""
+def keys_of(model: type[BaseModel], whole: Collection[str] = ()) -> list[Key]:
+    """Every key that a file may hold, in the models' order; ``*`` stands for a name that the writer chooses.
+
+    In a list of sections it stands for each. whole: sections to be left as one key.
+    """
     root = model.model_json_schema()
-    return list(_walk("", root, root, required=True))
+    return list(_walk("", root, root, whole, required=True))
 
 
-def _walk(path: str, schema: dict[str, Any], root: dict[str, Any], *, required: bool) -> Iterator[Key]:
+def _walk(
+    path: str, schema: dict[str, Any], root: dict[str, Any], whole: Collection[str], *, required: bool
+) -> Iterator[Key]:
     here = _resolved(schema, root)
-    if "properties" in here:
-        whole = schema.get("default") or {}
+    if "properties" in here and path not in whole:
+        defaults = schema.get("default") or {}
         for name, declared in here["properties"].items():
             below = f"{path}.{name}" if path else name
-            child = {**declared, "default": whole[name]} if name in whole else declared
-            yield from _walk(below, child, root, required=name in here.get("required", ()))
+            child = {**declared, "default": defaults[name]} if name in defaults else declared
+            yield from _walk(below, child, root, whole, required=name in here.get("required", ()))
         return
+    yield Key(path, schema, required)
     each = here.get("additionalProperties") or next(iter(here.get("patternProperties", {}).values()), None)
     if isinstance(each, dict) and "properties" in _resolved(each, root):
-        yield Key(path, schema, required)
-        yield from _walk(f"{path}.*", each, root, required=True)
-    else:
-        yield Key(path, schema, required)
+        yield from _walk(f"{path}.*", each, root, whole, required=True)
+    elif _resolved(here.get("items") or {}, root).get("additionalProperties") is False:
+        yield from _walk(f"{path}.*", here["items"], root, whole, required=True)
 
 
 def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
@@ -201,6 +243,8 @@ def default_of(key: Key) -> str:
     if "default" not in key.schema:
         return "*required*" if key.required else "none"
     default = key.schema["default"]
+    if isinstance(default, dict) and default:
+        return "its keys' own"
     return "none" if default is None else f"`{_plain(default)}`"
 
 
@@ -221,7 +265,7 @@ def table(keys: list[Key], meanings: dict[str, str]) -> str:
 
 def sections_of(model: type[BaseModel], meanings: dict[str, str]) -> dict[str, list[Key]]:
     """The keys by top-level section, and under ``top`` those that stand alone. Raises ValueError for stale meanings."""
-    keys = keys_of(model)
+    keys = keys_of(model, whole=meanings)
     if unlike := {key.path for key in keys} ^ meanings.keys():
         raise ValueError(f"keys and their meanings differ: {', '.join(sorted(unlike))}")
     nested = {key.path.partition(".")[0] for key in keys if "." in key.path}
@@ -248,6 +292,8 @@ def filled(page: str, model: type[BaseModel], meanings: dict[str, str]) -> str:
 PAGES: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
     "task-file.md": (TaskSpec, TASK_MEANINGS),
     "site-policy.md": (Policy, POLICY_MEANINGS),
+    "site-file.md": (SiteFile, SITE_MEANINGS),
+    "consortium-file.md": (ConsortiumSpec, CONSORTIUM_MEANINGS),
 }
 """Each page, the model of the file that it describes, and the keys' meanings."""
 

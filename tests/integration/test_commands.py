@@ -91,7 +91,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path, ending: s
 
 
 @pytest.mark.slow
-def test_the_lines_for_two_parties_as_they_are_printed(tmp_path: Path) -> None:
+def test_two_parties_simulated_in_one_process(tmp_path: Path) -> None:
     shutil.copy(ROOT / "federated_train.py", tmp_path)
     for name in ("federated_task.yaml", "party_config.json"):
         shutil.copy(ROOT / "examples" / "two_parties" / name, tmp_path)
@@ -99,7 +99,7 @@ def test_the_lines_for_two_parties_as_they_are_printed(tmp_path: Path) -> None:
     subprocess.run([sys.executable, script, tmp_path / "local_data"], check=True)
     line = (
         "python federated_train.py --config federated_task.yaml --data ./local_data "
-        "--output ./model_weights --party_config party_config.json"
+        "--output ./model_weights --party_config party_config.json --simulate"
     )
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
@@ -114,12 +114,11 @@ def test_the_lines_for_two_parties_as_they_are_printed(tmp_path: Path) -> None:
     assert "- host-10000 Loss: " in ended.stdout
     for name in ("model.safetensors", "report.html", "results.json"):
         assert (tmp_path / "model_weights" / name).is_file()
-    again = execute(f"{line} --reconnect_interval 5")
+    again = execute(line)
     assert again.returncode == 2
     assert "a finished run in this folder already" in again.stderr
-    elsewhere = execute(line.replace("./model_weights", "./other") + " --reconnect_interval 0.5")
+    elsewhere = execute(line.replace("./model_weights", "./other"))
     assert elsewhere.returncode == 0, elsewhere.stderr
-    assert "--reconnect_interval has no effect here" in elsewhere.stderr
     assert outcome(tmp_path / "other")["model"] == outcome(tmp_path / "model_weights")["model"]
 
 

@@ -1,4 +1,4 @@
-"""The reference of the task file and of the policy file says what the code says."""
+"""The reference of the files that people write says what the code says."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def generate() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["task-file.md", "site-policy.md"])
+@pytest.mark.parametrize("name", ["task-file.md", "site-policy.md", "site-file.md", "consortium-file.md"])
 def test_the_committed_page_is_what_the_generator_writes(generate: ModuleType, name: str) -> None:
     committed = (REFERENCE / name).read_text()
     assert generate.filled(committed, *generate.PAGES[name]) == committed
@@ -37,6 +37,7 @@ def test_every_key_of_a_section_is_listed(generate: ModuleType) -> None:
     assert {f"federation.{name}" for name in plain} <= paths
     assert {"federation.strategy.name", "federation.schedule.gamma", "data.columns.*.levels", "sites.*.policy"} <= paths
     assert {key.path for key in generate.keys_of(Policy)} >= {"tasks", "minimum_count", "limits.rounds"}
+    assert {key.path for key in generate.keys_of(Policy)} >= {"quiet_hours", "quiet_hours.*.from"}
 
 
 def test_a_key_without_a_meaning_is_told(generate: ModuleType) -> None:

@@ -16,7 +16,20 @@ from typing import NoReturn
 
 import typer
 
-from medfed.cli import checking, data, demo, doctor, ledger, prediction, running
+from medfed.cli import (
+    checking,
+    coordinator,
+    coordinator_admission,
+    coordinator_running,
+    data,
+    demo,
+    doctor,
+    ledger,
+    prediction,
+    running,
+    site,
+    training,
+)
 from medfed.cli.options import printable
 from medfed.core.errors import MedFedError
 
@@ -33,11 +46,15 @@ app.command("demo")(demo.demo)
 app.command("check")(checking.check)
 app.command("run")(running.run)
 app.command("compare")(running.compare)
-app.command("train")(running.train)
+app.command("train")(training.train)
 app.command("predict")(prediction.predict)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(ledger.app, name="ledger")
+app.command("provision")(coordinator_admission.provision)
+app.command("submit")(coordinator_running.submit)
+app.add_typer(coordinator.app, name="coordinator")
+app.add_typer(site.app, name="site")
 
 _INTERRUPTED = 130
 

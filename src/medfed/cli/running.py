@@ -1,4 +1,4 @@
-"""``medfed run``, ``medfed compare`` and ``medfed train``."""
+"""``medfed run`` and ``medfed compare``."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def run(
         if resume is not None:
             if task or output or data or settings:
                 raise UserError("--resume goes on with a run as it was", remedy="give --resume DIR alone")
-            outcome = _resumable(lambda: api.resume(resume, observer=watcher), resume)
+            outcome = resumable(lambda: api.resume(resume, observer=watcher), resume)
         elif task is not None:
             checked = api.read_task(task, settings or [])
             folder = output or api.new_output(checked)
-            outcome = _resumable(lambda: api.run(checked, data=data, output=folder, observer=watcher), folder)
+            outcome = resumable(lambda: api.run(checked, data=data, output=folder, observer=watcher), folder)
         else:
             raise UserError("there is nothing to run", remedy="name a task, or --resume DIR")
     announce(outcome, quiet=quiet, as_json=as_json, timings=timings)
@@ -90,55 +90,6 @@ def compare(
             print(f"\ninterrupted; go on with the same command and --output {folder}", file=sys.stderr)
             raise
     announce_comparison(comparison, quiet=quiet, as_json=as_json)
-
-
-def train(
-    config: Annotated[Path, typer.Option("--config", help="The task file (YAML).")],
-    data: Annotated[Path, typer.Option("--data", help="The folder with one folder per party.")],
-    output: Annotated[Path, typer.Option("--output", help="Where the model and the report go.")],
-    party_config: Annotated[Path, typer.Option("--party_config", help="The parties (JSON).")],
-    reconnect_interval: Annotated[
-        float | None,
-        typer.Option("--reconnect_interval", min=0.0, help="Seconds between attempts to reach a peer."),
-    ] = None,
-    settings: Settings = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Train between the parties of a party_config.json, each with a folder of its own below --data.
-
-    Both parties are simulated on this machine: the folder named after a party_id (or its role: guest, host) below
-    --data is that party's. An unfinished run in --output is continued.
-
-    \b
-    Example:
-      medfed train --config federated_task.yaml --data ./local_data --output ./model_weights \\
-                   --party_config party_config.json
-    """
-    from medfed import api
-    from medfed.engine.parties import party_sites
-
-    checked = api.read_task(config, settings or [])
-    sites = party_sites(party_config, data)
-    if reconnect_interval is not None and not quiet and not as_json:
-        print("--reconnect_interval has no effect here: both parties are on this machine", file=sys.stderr)
-    with Watcher(quiet=quiet, as_json=as_json) as watcher:
-        unfinished = (output / "task.yaml").exists() and not (output / "results.json").exists()
-        if unfinished and api.read_task(output / "task.yaml").spec != checked.spec:
-            raise UserError(
-                "another task was begun in this folder",
-                where=str(output),
-                remedy="name another folder by --output, or give the task as it was",
-            )
-        outcome = _resumable(
-            lambda: (
-                api.resume(output, sites, observer=watcher)
-                if unfinished
-                else api.run(checked, sites, data=data, output=output, observer=watcher)
-            ),
-            output,
-        )
-    announce(outcome, quiet=quiet, as_json=as_json)
 
 
 def announce(outcome: Outcome, *, quiet: bool, as_json: bool, timings: bool = False) -> None:
@@ -176,7 +127,7 @@ def print_comparison(table: dict[str, dict[str, float | None]]) -> None:
     Console().print(shown)
 
 
-def _resumable(work: Callable[[], Outcome], folder: Path) -> Outcome:
+def resumable(work: Callable[[], Outcome], folder: Path) -> Outcome:
     """Do the work; when it is interrupted, say how to go on."""
     try:
         return work()

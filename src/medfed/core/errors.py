@@ -67,6 +67,7 @@ class RefusalReason(enum.StrEnum):
     TASK_TYPES = "policy.task_types"
     ALGORITHMS = "policy.algorithms"
     STEPS = "policy.steps"
+    QUIET_HOURS = "policy.quiet_hours"
     RELEASES = "policy.releases"
     MINIMUM_PATIENTS = "policy.minimum_patients"
     ROUNDS = "policy.limits.rounds"

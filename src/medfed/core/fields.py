@@ -121,6 +121,8 @@ def read(value: Any, hint: Any, arrays: Arrays) -> Any:
 def _reader(hint: Any) -> Read:
     """How a field of this type is read. Raises TypeError for a type that no field may have."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if (alias := getattr(origin, "__value__", None)) is not None:  # NumPy from 2.5 on declares NDArray by `type`
+        return _reader(alias[arguments])
     if origin in (types.UnionType, typing.Union):
         (member,) = (m for m in arguments if m is not types.NoneType)
         return _optional_reader(_reader(member))

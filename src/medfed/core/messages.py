@@ -133,6 +133,12 @@ def add(total: M | None, contribution: M) -> M:
     )
 
 
+def shapes_of(message: Message) -> tuple[Any, ...]:
+    """The shape and type of each array of a summed message, in the order of its fields; None for a number."""
+    values = [getattr(message, name) for name in additive_fields(type(message))]
+    return tuple([(value.shape, value.dtype) if isinstance(value, np.ndarray) else None for value in values])
+
+
 def out_of_bounds(message: Message) -> str | None:
     """The name of the first summed field that is not finite or exceeds its declared bound, or None."""
     for name, declaration in additive_fields(type(message)).items():

@@ -10,7 +10,7 @@ from medfed.core.errors import DataError
 from medfed.data.table import SiteTable
 from medfed.engine.store import RunStore
 
-_KEY_BYTES = 32
+KEY_BYTES = 32
 
 
 def check_cohort(store: RunStore, table: SiteTable) -> None:
@@ -21,9 +21,9 @@ def check_cohort(store: RunStore, table: SiteTable) -> None:
     """
     frozen = store.cohort(table.site)
     if frozen is None:
-        key = secrets.token_bytes(_KEY_BYTES)
-        store.freeze_cohort(table.site, key + _digest(key, table))
-    elif not hmac.compare_digest(frozen[_KEY_BYTES:], _digest(frozen[:_KEY_BYTES], table)):
+        key = secrets.token_bytes(KEY_BYTES)
+        store.freeze_cohort(table.site, key + digest_of_rows(key, table))
+    elif not hmac.compare_digest(frozen[KEY_BYTES:], digest_of_rows(frozen[:KEY_BYTES], table)):
         raise DataError(
             "the rows are not those with which this run began",
             where=table.site,
@@ -31,7 +31,8 @@ def check_cohort(store: RunStore, table: SiteTable) -> None:
         )
 
 
-def _digest(key: bytes, table: SiteTable) -> bytes:
+def digest_of_rows(key: bytes, table: SiteTable) -> bytes:
+    """HMAC-SHA-256 of a site's rows, patients, labels and splits, in their order."""
     hashed = hmac.new(key, digestmod=hashlib.sha256)
     for name, values in (
         *table.columns.items(),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from medfed.core.errors import CodecError, DataError, MedFedError, QuorumLost, Refused
-from medfed.core.messages import Message
+from medfed.core.messages import Message, shapes_of
 from medfed.core.protocols import Engine
 from medfed.core.rng import generator
 from medfed.core.steps import Release, Step
@@ -47,6 +47,7 @@ class Conversation:
     versions: dict[str, int] = field(default_factory=dict)
     settled: dict[str, int] = field(default_factory=dict)
     absences: list[Absence] = field(default_factory=list)
+    _before: dict[str, int] = field(default_factory=dict)
 
     def begin_round(self, number: int, versions: Mapping[str, int]) -> None:
         """Go on from a checkpointed state in which the sites' memories had these versions."""
@@ -57,6 +58,7 @@ class Conversation:
     def exchange(self, step: Step[M, R], messages: Mapping[str, M]) -> Iterator[tuple[str, R | Failure]]:
         """Send one call; yield each site's reply or failure. A silent site is yielded last, as a failure."""
         call, self.call = self.call, self.call + 1
+        self._before = dict(self.versions)
         requests = [
             Request(
                 self.run,
@@ -90,6 +92,16 @@ class Conversation:
         self.versions[reply.site] = reply.version
         return reply.body
 
+    def odd(self, site: str, step: str) -> Failure:
+        """The failure of a site whose reply does not add to those of the others."""
+        sentence = "its reply has other shapes than those of most sites: its data or its software differ"
+        return self._absent(site, Failure(CodecError.code, sentence, step))
+
+    def ask_again(self) -> None:
+        """Let the next exchange be the last one once more: sites give the replies that they recorded."""
+        self.call -= 1
+        self.versions = self._before
+
     def _absent(self, site: str, failure: Failure) -> Failure:
         self.absences.append(Absence(self.round, site, failure.step, failure.code, failure.sentence))
         return failure
@@ -122,22 +134,47 @@ class SiteFederation:
         return tuple(self.sites[i] for i in sorted(drawn))
 
     def sum(self, step: Step[M, R], message: M | Mapping[str, M], *, sites: Sequence[str] | None = None) -> R:
-        """The total of the sites' replies. Raises QuorumLost, or Refused where sites' policies were the cause."""
+        """The total of the sites' replies. Raises QuorumLost, or Refused where sites' policies were the cause.
+
+        Where replies differ in the shapes of their arrays, which cannot be added, the sites whose shapes are not those
+        of most have failed.
+        """
         _demand(step, summed=True)
-        messages, failures = self._addressed(message, sites), []
+        messages = self._addressed(message, sites)
+        failures: list[tuple[str, Failure]] = []
+        total, shapes = self._folded(step, messages, failures)
+        if len(shapes) > 1:
+            most = _most(shapes)
+            odd = [site for sites in shapes.values() if sites is not most for site in sites]
+            failures += [(site, self.conversation.odd(site, step.name)) for site in odd]
+            if not most:
+                total = None
+            elif most is not next(iter(shapes.values())):
+                self.conversation.ask_again()
+                total, _ = self._folded(step, {site: messages[site] for site in most}, failures)
+        self._check_quorum(step, len(messages), failures)
+        if total is None:
+            raise _lost(step, failures)
+        return total
+
+    def _folded(
+        self, step: Step[M, R], messages: Mapping[str, M], failures: list[tuple[str, Failure]]
+    ) -> tuple[R | None, dict[Any, list[str]]]:
+        """The total of the replies that have the first one's shapes; and the sites of each kind of shapes, in order."""
+        shapes: dict[Any, list[str]] = {}
         with OrderedFold(messages, step.reply) as fold:
             for site, body in self.conversation.exchange(step, messages):
                 if isinstance(body, Failure):
                     failures.append((site, body))
                     fold.absent(site)
                 else:
-                    fold.contribute(site, body)
+                    shapes.setdefault(shape := shapes_of(body), []).append(site)
+                    if shape == next(iter(shapes)):
+                        fold.contribute(site, body)
+                    else:
+                        fold.absent(site)
                 del body  # so that memory never holds this one and the next
-            total = fold.finish()
-        self._check_quorum(step, len(messages), failures)
-        if total is None:
-            raise _lost(step, failures)
-        return total
+            return fold.finish(), shapes
 
     def ask(
         self, step: Step[M, R], message: M | Mapping[str, M], *, sites: Sequence[str] | None = None
@@ -168,6 +205,12 @@ class SiteFederation:
     def _check_quorum(self, step: Step[Any, Any], asked: int, failures: list[tuple[str, Failure]]) -> None:
         if asked - len(failures) < share(self.settings.quorum, asked):
             raise _lost(step, failures)
+
+
+def _most(shapes: dict[Any, list[str]]) -> list[str]:
+    """The sites of the shapes that most have; none where two kinds are equally many."""
+    by_number = sorted(shapes.values(), key=len, reverse=True)
+    return by_number[0] if len(by_number[0]) > len(by_number[1]) else []
 
 
 def _demand(step: Step[Any, Any], *, summed: bool) -> None:

@@ -122,7 +122,7 @@ def write_outcome(
         rounds=state.round,
         seed=spec.seed,
         parameters=len(next(iter(process.weights(state).values()))),
-        simulation=True,
+        simulation=simulation.simulated,
         policies=simulation.policies,
         features=list(encoding.features),
         classes=list(encoding.classes),

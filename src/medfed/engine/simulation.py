@@ -47,7 +47,7 @@ class Parties(Keeper, Protocol):
 
 @dataclass
 class Simulation:
-    """The parties of one run. Files stay open until :meth:`detach`."""
+    """The parties of one run. Files stay open until :meth:`detach`. simulated: whether all of them are in one place."""
 
     run: str
     parties: Parties
@@ -55,6 +55,7 @@ class Simulation:
     ledgers: LedgerFolder
     policies: dict[str, str]
     timings: Timings
+    simulated: bool = True
 
     @classmethod
     def open(cls, consortium: Consortium, policies: dict[str, str], workers: int, rows: dict[str, int]) -> Simulation:

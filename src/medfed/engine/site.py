@@ -41,6 +41,10 @@ class Admitted(NamedTuple):
     policy: Policy
 
 
+def _unconditionally() -> None:
+    """A simulated site's task needs no approval."""
+
+
 @dataclass(frozen=True)
 class SiteNode:
     """One site of one run. :meth:`handle` is its only entrance, whatever the engine.
@@ -49,7 +53,9 @@ class SiteNode:
     twin at several sites between their gates.
 
     steps: names of the steps that the task's algorithm and the run itself may call here. rows: loads them on demand.
-    policy: read at every request, so that a change holds at once. log: the site's own file for traces, which may
+    policy: read at every request, so that a change holds at once. permit: raises Refused where the task's approval does
+    not hold; asked before a step runs and again before its reply leaves. asked: records a request that the gate admits
+    (a simulation records releases alone). log: the site's own file for traces, which may
     quote values.
     """
 
@@ -63,6 +69,8 @@ class SiteNode:
     ledger: Ledger
     memory: SiteMemory
     networks: NetworkCache
+    permit: Callable[[], None] = _unconditionally
+    asked: Callable[[Request], None] | None = None
     log: Path | None = None
     timings: Timings = field(default_factory=Timings)
 
@@ -122,10 +130,13 @@ class SiteNode:
     def _admit(self, request: Request) -> Admitted | Reply:
         step, policy = installed_step(request.step), self.policy()
         self._check_addressed(request, step)
+        self.permit()
         stored = self.memory.stored_reply(request)
         patients = self.rows().table.patients(step.split(request.message))
         facts = self._facts(request, patients, repeated=stored)
         admit(policy, request, step, facts)
+        if self.asked is not None:
+            self.asked(request)
         if stored is not None:
             digest = describe_payload(stored.body).digest
             with self.timings[Phase.LEDGER]:
@@ -150,6 +161,7 @@ class SiteNode:
 
     def _release(self, admitted: Admitted, body: Message, session: SiteSession) -> Reply:
         request, step = admitted.request, admitted.step
+        self.permit()
         check_release(admitted.policy, step, body, admitted.facts)
         payload = describe_payload(body)
         entry = ReleaseEntry(
@@ -180,6 +192,7 @@ class SiteNode:
             request_bytes=fingerprint(request.message).bytes,
             requests_so_far=self.memory.requests - (repeated is not None),
             released_bytes_so_far=self.memory.released_bytes - again,
+            now=datetime.now(UTC),
         )
 
     def _declined(self, request: Request, kind: type[RefusalEntry] | type[FailureEntry], error: MedFedError) -> Reply:

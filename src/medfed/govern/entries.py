@@ -36,6 +36,13 @@ class EntryKind(enum.StrEnum):
     POLICY = "policy"
     RESUMED = "resumed"
     CLOSED = "closed"
+    PROPOSAL = "proposal"
+    DECISION = "decision"
+    REQUEST = "request"
+
+
+OFFICE = "office"
+"""The run of entries outside runs: proposals, decisions, policy changes and requests that belong to no run."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +157,43 @@ class ClosedEntry:
     status: str
 
 
+@dataclass(frozen=True)
+class ProposalEntry:
+    """A task of this digest was proposed: why, on which legal basis, under which approval of an ethics board."""
+
+    KIND: ClassVar = EntryKind.PROPOSAL
+    run: str
+    task: str
+    purpose: str
+    legal_basis: str
+    ethics_id: str
+
+
+@dataclass(frozen=True)
+class DecisionEntry:
+    """A steward approved, refused or withdrew a task; ``cohort`` is the SHA-256 of the rows approved (empty: none)."""
+
+    KIND: ClassVar = EntryKind.DECISION
+    run: str
+    task: str
+    decision: str
+    by: str
+    reason: str
+    cohort: str
+
+
+@dataclass(frozen=True)
+class RequestEntry:
+    """A request that came, whatever became of it: SHA-256 of its encoding."""
+
+    KIND: ClassVar = EntryKind.REQUEST
+    run: str
+    round: int
+    call: int
+    step: str
+    digest: str
+
+
 Entry: typing.TypeAlias = (
     OpenedEntry
     | ApprovalEntry
@@ -161,6 +205,9 @@ Entry: typing.TypeAlias = (
     | WitnessEntry
     | ResumedEntry
     | ClosedEntry
+    | ProposalEntry
+    | DecisionEntry
+    | RequestEntry
 )
 
 _BY_KIND: dict[EntryKind, type[Any]] = {kind.KIND: kind for kind in typing.get_args(Entry)}

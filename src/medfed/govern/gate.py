@@ -6,6 +6,7 @@ never a count of patients nor any value.
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ class Facts(NamedTuple):
     task_digest, task_type, algorithm: of the task that the site holds. algorithm_steps: names of the steps
     that this algorithm declares, and of those common to all. patients: distinct patients of the split that
     the step reads. request_bytes: the size of this request. requests_so_far, released_bytes_so_far: of this
-    run, before this request.
+    run, before this request. now: the site's clock, aware of its zone.
     """
 
     task_digest: str
@@ -37,6 +38,7 @@ class Facts(NamedTuple):
     request_bytes: int
     requests_so_far: int
     released_bytes_so_far: int
+    now: datetime
 
 
 class Payload(NamedTuple):
@@ -51,6 +53,7 @@ def admit(policy: Policy, request: Request, step: Step[Any, Any], facts: Facts) 
     """Let a request run, or raise Refused with the first key of the policy that says no."""
     _check_task(policy, request, facts)
     _check_step(policy, step, facts)
+    _check_quiet_hours(policy, facts)
     if not releasable(facts.patients, policy.minimum_patients):
         raise Refused(
             f"the step {step.name!r} reads fewer patients than minimum_patients ({policy.minimum_patients})",
@@ -99,6 +102,16 @@ def _check_step(policy: Policy, step: Step[Any, Any], facts: Facts) -> None:
             remedy="declare it in the algorithm's STEPS",
         )
     _check_allowed(policy.releases, step.releases.value, "releases", RefusalReason.RELEASES)
+
+
+def _check_quiet_hours(policy: Policy, facts: Facts) -> None:
+    for hours in policy.quiet_hours:
+        if hours.hold_at(facts.now):
+            raise Refused(
+                f"the site's policy lets nothing run {hours} (quiet_hours)",
+                reason=RefusalReason.QUIET_HOURS,
+                remedy="go on with the run when they are over, or ask the site to change quiet_hours in its policy",
+            )
 
 
 def _check_limits(policy: Policy, request: Request, facts: Facts) -> None:

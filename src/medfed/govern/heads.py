@@ -44,6 +44,14 @@ class Head(Message, wire="ledger.head"):
         return signature.hex() == self.signature and key.verifies(signature, signed.content)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What is remembered of a party's head: its size, and its root in hex."""
+
+    size: int
+    root: str
+
+
 class _Signed(NamedTuple):
     """What a head's signature covers."""
 

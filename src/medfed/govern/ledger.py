@@ -7,19 +7,33 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 from typing import NoReturn
 
-from medfed.core.errors import RefusalReason, Refused, UserError
+from medfed.core.errors import LedgerError, RefusalReason, Refused, UserError
+from medfed.core.files import sync_folder
 from medfed.govern.chain import Chain, follow_ledger, heads_path, ledger_path
-from medfed.govern.entries import ClosedEntry, Entry, Recorded, ResumedEntry, WitnessEntry, encode_entry, now
+from medfed.govern.entries import (
+    ClosedEntry,
+    Entry,
+    Recorded,
+    ResumedEntry,
+    WitnessEntry,
+    decode_entry,
+    encode_entry,
+    now,
+)
 from medfed.govern.heads import Head, encode_head
 from medfed.govern.keys import SigningKey
 from medfed.govern.lines import AppendFolder, LineFile
 from medfed.govern.merkle import leaf_hash
+from medfed.govern.proofs import FileTree
 
 _LOCK = ".lock"
+_LONGEST_PAUSE = 0.05
 
 
 class LedgerFolder:
@@ -37,17 +51,17 @@ class LedgerFolder:
         self._parties: set[str] = set()
 
     @classmethod
-    def open(cls, path: Path, key: SigningKey, *, durable: bool) -> LedgerFolder:
+    def open(cls, path: Path, key: SigningKey, *, durable: bool, patience: float = 0.0) -> LedgerFolder:
         """Make the folder, or go on with it; ``key`` signs every party's heads.
 
-        durable: an entry is on the disk before :meth:`Ledger.append` returns. Raises Refused where the folder
-        cannot be written or is in use.
+        durable: an entry is on the disk before :meth:`Ledger.append` returns. patience: seconds to wait for the folder
+        while another writes there. Raises Refused where the folder cannot be written or is still in use.
         """
         lock = -1
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            _make(path, durable=durable)
             lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(lock, patience)
         except OSError as error:
             if lock >= 0:
                 os.close(lock)
@@ -56,10 +70,11 @@ class LedgerFolder:
             _refuse(error, str(path))
         return cls(AppendFolder(path, durable=durable), key, lock)
 
-    def ledger(self, party: str) -> Ledger:
+    def ledger(self, party: str, *, briefly: bool = False) -> Ledger:
         """Begin a party's ledger, or go on with it after checking its chain and its heads.
 
-        Going on cuts off a line that a kill left unfinished and appends a ``resumed`` entry. Raises LedgerError
+        Going on cuts off a line that a kill left unfinished and appends a ``resumed`` entry; briefly: to go on is the
+        rule, so that only a cut is worth an entry. Raises LedgerError
         where an existing ledger does not verify, Refused where it cannot be read or written or was asked for
         before, UserError for an impossible party name.
         """
@@ -76,7 +91,7 @@ class LedgerFolder:
             _refuse(error, party)
         chain = follow_ledger(folder, party, self._verify_key) if entries.end or heads.end else Chain(party, [])
         ledger = Ledger(chain, self._key, entries, heads)
-        if ledger.size or cut:
+        if cut or (ledger.size and not briefly):
             ledger.append(ResumedEntry(cut))
         self._parties.add(party)
         return ledger
@@ -101,7 +116,7 @@ class Ledger:
     acted: whether it has entries other than witnessed heads since its last signed head.
     """
 
-    __slots__ = ("_entries", "_heads", "_key", "_previous", "_round", "_tree", "acted", "party")
+    __slots__ = ("_entries", "_heads", "_key", "_previous", "_round", "_tree", "_whole", "acted", "party")
 
     def __init__(self, chain: Chain, key: SigningKey, entries: LineFile, heads: LineFile) -> None:
         self.party = chain.party
@@ -112,6 +127,7 @@ class Ledger:
         self._round = chain.heads[-1].round if chain.heads else 0
         self._entries = entries
         self._heads = heads
+        self._whole: FileTree | None = None
 
     @property
     def size(self) -> int:
@@ -162,6 +178,84 @@ class Ledger:
         """Record how the run ended, and sign that."""
         self.append(ClosedEntry(run, status))
         return self.sign_head(self._round)
+
+    def consistency(self, first: int, size: int | None = None) -> tuple[str, ...]:
+        """The RFC 6962 consistency proof, in hex, from a size that another party saw (0: none) to ``size``, or to now.
+
+        The lines are read from the disk, each once, and their hashes kept from the first call on (64 bytes an entry).
+        Raises LedgerError where the other party saw more entries than there are, or where the file is not what was
+        written.
+        """
+        size = self.size if size is None else size
+        if not 0 <= first <= size <= self.size:
+            raise LedgerError(
+                f"another party saw its ledger at size {first}, but it has {size} entries: some were lost",
+                where=self.party,
+                remedy="do not go on with an old copy of this ledger: find the newer one",
+            )
+        if first == 0:
+            return ()
+        if self._whole is None:
+            self._whole = FileTree(self._path)
+        tree = self._whole.grown_to(self.size, self.party)
+        if tree.root(self.size) != self._tree.root():
+            raise LedgerError("its file was changed while it was written", where=self.party)
+        return tuple(node.hex() for node in tree.consistency(first, size))
+
+    def witnessed(self) -> Iterator[WitnessEntry]:
+        """The heads of other parties that are recorded here, in order, read from the disk."""
+        if self.size == 0:
+            return
+        with self._path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n") and isinstance(entry := decode_entry(line[:-1]).entry, WitnessEntry):
+                    yield entry
+
+    @property
+    def _path(self) -> Path:
+        return self._entries.folder.path / self._entries.name
+
+
+@contextmanager
+def open_briefly(
+    path: Path, key: SigningKey, party: str, *, durable: bool = True, patience: float = 10.0
+) -> Iterator[Ledger]:
+    """A ledger that several processes append to in turn: wait for it, yield it, sign its head, and give it back.
+
+    patience: seconds to wait while another has it. Append only what is at hand: whoever else wants it is waiting. After
+    a kill in the middle the next opening signs what was left unsigned. Where the body raises, nothing is signed.
+    Raises what :meth:`LedgerFolder.open` and :meth:`LedgerFolder.ledger` raise.
+    """
+    with LedgerFolder.open(path, key, durable=durable, patience=patience) as folder:
+        ledger = folder.ledger(party, briefly=True)
+        yield ledger
+        ledger.sign_head(0)
+
+
+def _make(path: Path, *, durable: bool) -> None:
+    """Make a folder and those above it; durable: their names too are on the disk."""
+    if path.is_dir():
+        return
+    if path.parent != path:
+        _make(path.parent, durable=durable)
+    path.mkdir(exist_ok=True)
+    if durable:
+        sync_folder(path.parent)
+
+
+def _lock(descriptor: int, patience: float) -> None:
+    """Take the lock, trying for that many seconds. Raises BlockingIOError where another has it all the while."""
+    end, pause = monotonic() + patience, 0.001
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if monotonic() >= end:
+                raise
+            sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        else:
+            return
 
 
 def _in_use(where: str) -> Refused:

@@ -1,4 +1,4 @@
-"""Verifying a run's ledgers, all parties' together.
+"""Verifying ledgers: a run's, all parties' together, or all that several places hold, against one another.
 
 What it proves, provided that the public keys come from outside the run folder:
 
@@ -6,12 +6,14 @@ What it proves, provided that the public keys come from outside the run folder:
   repeated; all parties' entries belong to one run;
 - every head that another party witnessed is still there, so a party cannot rewrite or cut its own ledger
   alone, even with its own key, once another has seen its head;
+- no party showed two histories to those whose ledgers are compared;
 - of a run that is said to be finished, each ledger ends with a signed ``closed`` entry.
 
 What it does not prove:
 
 - that a party wrote down everything, or the truth, or the right time;
 - anything about entries after the last signed head of an unfinished run;
+- anything of a party whose ledger is in none of the places, but that those who witnessed its heads agree;
 - that nothing was cut off after the last witnessed head, by someone who cuts the heads with it, while the run
   is unfinished or back to an earlier ``closed`` entry of a run that was resumed;
 - anything against parties that together rewrite their ledgers and each other's witness entries, each with its
@@ -20,21 +22,25 @@ What it does not prove:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medfed.core.errors import LedgerError
-from medfed.govern.chain import HEADS_SUFFIX, Chain, Witnessed, follow_ledger
+from medfed.govern.chain import Chain, follow_ledger
+from medfed.govern.crosscheck import Absent, Copy, check_witnessed, longest_of, missing
 from medfed.govern.entries import ClosedEntry
 from medfed.govern.keys import VerifyKey
+from medfed.govern.places import Holding, Trust
 
 
 @dataclass(frozen=True)
 class Verified:
     """A party's ledger that verifies: its run, its number of entries and of heads, and its root in hex.
 
-    signed: how many entries the last head covers; those after it, in an unfinished run, nothing vouches for.
+    signed: how many entries the last head covers; those after it, in an unfinished run, nothing vouches for. places:
+    where copies of it lie; the numbers are the longest one's.
     """
 
     party: str
@@ -43,43 +49,76 @@ class Verified:
     signed: int
     heads: int
     root: str
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What verification found: the ledgers that verify, the parties that were not here, and what is wrong."""
+
+    verified: tuple[Verified, ...]
+    absent: tuple[Absent, ...]
+    wrong: tuple[LedgerError, ...]
 
 
 def verify_ledgers(folder: Path, keys: Mapping[str, VerifyKey] | VerifyKey, *, finished: bool) -> list[Verified]:
-    """Verify every ledger in a folder, each party by its key, or all by one.
+    """Verify every ledger in a folder that holds all parties of a run, each party by its key, or all by one.
 
     finished: the run says that it ended, so each ledger has to end with a signed ``closed`` entry. Raises
     LedgerError at the first thing that does not verify, naming the party, and the entry or heads around it.
     """
-    parties = _parties(folder)
-    chains = {party: follow_ledger(folder, party, _key_of(party, keys)) for party in parties}
-    for chain in chains.values():
-        _check_end(chain, finished=finished)
-    _check_one_run(list(chains.values()))
-    _check_witnessed(chains)
-    return [_summary(chain) for chain in chains.values()]
+    trust = Trust({}, keys) if isinstance(keys, VerifyKey) else Trust(keys)
+    verified, _ = _cross_check(_follow(Holding(str(folder), folder.name, folder, finished), trust), complete=True)
+    return verified
 
 
-def _parties(folder: Path) -> list[str]:
-    """Every party that left entries or heads, sorted."""
-    names = [path.name for path in folder.glob("*.jsonl")]
-    parties = {name.removesuffix(HEADS_SUFFIX).removesuffix(".jsonl") for name in names}
-    if not parties:
-        raise LedgerError("there is no ledger in this folder", where=str(folder))
-    return sorted(parties)
+def verify_holdings(holdings: Sequence[Holding], trust: Trust, *, complete: bool) -> Findings:
+    """Verify all ledgers of several folders, and those of the same run against one another.
+
+    complete: a party whose head was witnessed has to be in one of them. A run was simulated, and has to be complete
+    anyhow, if one folder holds several parties' ledgers. One folder's or run's error does not hide another's.
+    """
+    wrong: list[LedgerError] = []
+    runs: dict[str, list[Copy]] = defaultdict(list)
+    for holding in {holding.folder.resolve(): holding for holding in holdings}.values():
+        try:
+            for copy in _follow(holding, trust):
+                runs[copy.chain.run or ""].append(copy)
+        except LedgerError as error:
+            wrong.append(error)
+    verified: list[Verified] = []
+    absent: list[Absent] = []
+    for _, copies in sorted(runs.items()):
+        simulated = len({copy.chain.party for copy in copies}) > len({copy.holding.folder for copy in copies})
+        try:
+            here, elsewhere = _cross_check(copies, complete=(complete or simulated) and not wrong)
+        except LedgerError as error:
+            wrong.append(error)
+        else:
+            verified += here
+            absent += elsewhere
+    return Findings(tuple(verified), tuple(absent), tuple(wrong))
 
 
-def _key_of(party: str, keys: Mapping[str, VerifyKey] | VerifyKey) -> VerifyKey:
-    if isinstance(keys, VerifyKey):
-        return keys
-    try:
-        return keys[party]
-    except KeyError:
-        raise LedgerError(
-            "no public key of this party is known",
-            where=party,
-            remedy="obtain it from the party itself, not from the run folder, and name it by --key",
-        ) from None
+def _follow(holding: Holding, trust: Trust) -> list[Copy]:
+    """The ledgers of one folder, each faultless by itself, and of one run. Raises LedgerError."""
+    chains = [follow_ledger(holding.folder, party, trust.key_of(party)) for party in holding.parties()]
+    for chain in chains:
+        _check_end(chain, finished=holding.finished)
+    _check_one_run(chains)
+    return [Copy(holding, chain) for chain in chains]
+
+
+def _cross_check(copies: Sequence[Copy], *, complete: bool) -> tuple[list[Verified], list[Absent]]:
+    """One run's ledgers against one another. Raises LedgerError."""
+    longest = longest_of(copies)
+    absent = check_witnessed(copies, longest)
+    if complete and absent:
+        raise missing(absent[0], longest)
+    places: dict[str, list[str]] = defaultdict(list)
+    for copy in copies:
+        places[copy.chain.party].append(copy.holding.place)
+    return [_summary(copy.chain, places[party]) for party, copy in sorted(longest.items())], absent
 
 
 def _check_end(chain: Chain, *, finished: bool) -> None:
@@ -103,34 +142,7 @@ def _check_one_run(chains: Sequence[Chain]) -> None:
         raise LedgerError(f"the ledgers belong to different runs ({named})")
 
 
-def _check_witnessed(chains: Mapping[str, Chain]) -> None:
-    signed = {(chain.party, head.size, head.root) for chain in chains.values() for head in chain.heads}
-    for witness, chain in chains.items():
-        for witnessed in chain.witnessed:
-            seen = witnessed.entry
-            if (seen.party, seen.size, seen.root) not in signed:
-                raise _contradicted(witness, witnessed, chains.get(seen.party))
-
-
-def _contradicted(witness: str, witnessed: Witnessed, chain: Chain | None) -> LedgerError:
-    """What is wrong with the ledger of a party whose head, seen by another, is no longer there."""
-    seen = witnessed.entry
-    index = witnessed.index
-    by = f"{witness} witnessed its head at size {seen.size} (entry {index}, line {index + 1})"
-    if chain is None:
-        return LedgerError(f"its ledger is missing, though {by}", where=seen.party)
-    size = chain.tree.size
-    if size < seen.size:
-        return LedgerError(
-            f"truncated: it has {size} entries, though {by}",
-            where=f"{seen.party}: entry {size} (line {size + 1})",
-        )
-    if any(head.size == seen.size for head in chain.heads):
-        return LedgerError(f"rewritten: its head there is another, though {by}", where=seen.party)
-    return LedgerError(f"rewritten: it lacks a signed head, though {by}", where=seen.party)
-
-
-def _summary(chain: Chain) -> Verified:
+def _summary(chain: Chain, places: Sequence[str]) -> Verified:
     return Verified(
         chain.party,
         chain.run or "",
@@ -138,4 +150,5 @@ def _summary(chain: Chain) -> Verified:
         chain.vouched,
         len(chain.heads),
         chain.tree.root().hex(),
+        tuple(places),
     )

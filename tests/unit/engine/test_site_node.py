@@ -25,7 +25,7 @@ from medfed.govern.keys import SigningKey
 from medfed.govern.ledger import LedgerFolder
 from medfed.models.catalogue import NetworkCache
 from medfed.spec.loading import task_of
-from medfed.spec.policy import Limits, Policy
+from medfed.spec.policy import Limits, Policy, QuietHours
 
 SECRET = "PATIENT-7421-SECRET"
 TASK = task_of(
@@ -157,6 +157,7 @@ def altered(policy: Policy, key: str, value: Any) -> Policy:
     return policy.model_copy(update={key: value})
 
 
+ALL_DAY = QuietHours.model_validate({"from": "00:00", "to": "24:00"})
 ALTERED = [
     ("tasks", ("cd" * 32,)),
     ("tasks", ()),
@@ -164,6 +165,7 @@ ALTERED = [
     ("algorithms", ("scaffold",)),
     ("steps", ("engine_parts.tell",)),
     ("releases", ("site", "levels")),
+    ("quiet_hours", (ALL_DAY,)),
     ("minimum_patients", PATIENTS),
     ("limits.rounds", 0),
     ("limits.requests", 0),
@@ -187,7 +189,7 @@ def test_one_altered_field_of_the_policy_refuses_and_the_step_does_not_run(site:
 
 def test_every_key_of_the_policy_is_altered_above() -> None:
     rules = (*(f for f in Policy.model_fields if f != "limits"), *(f"limits.{f}" for f in Limits.model_fields))
-    assert {key for key, _ in ALTERED} == set(rules) - {"minimum_count"}
+    assert {key for key, _ in ALTERED} == set(rules) - {"minimum_count", "cpus", "memory", "epsilon"}
     assert {f"policy.{key}" for key, _ in ALTERED} == {r.value for r in RefusalReason if r.value.startswith("policy.")}
 
 

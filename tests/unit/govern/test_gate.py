@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from medfed.core.protocols import SiteContext
 from medfed.core.steps import Release, step
 from medfed.core.wire import Request
 from medfed.govern.gate import Facts, admit, check_release, describe_payload
-from medfed.spec.policy import Limits, Policy
+from medfed.spec.policy import Limits, Policy, QuietHours
 
 DIGEST = "ab" * 32
 
@@ -81,8 +82,10 @@ FACTS = Facts(
     request_bytes=1000,
     requests_so_far=8,
     released_bytes_so_far=3999,
+    now=datetime(2027, 1, 1, tzinfo=UTC),
 )
 LIMITS = ONE_THING.limits
+ALWAYS = QuietHours.model_validate({"from": "00:00", "to": "24:00"})
 
 
 def altered(**fields: Any) -> Policy:
@@ -99,6 +102,7 @@ BY_POLICY = [
     (altered(algorithms=("scaffold",)), RefusalReason.ALGORITHMS),
     (altered(steps=("test_gate.own_reply",)), RefusalReason.STEPS),
     (altered(releases=("site", "levels")), RefusalReason.RELEASES),
+    (altered(quiet_hours=(ALWAYS,)), RefusalReason.QUIET_HOURS),
     (altered(minimum_patients=21), RefusalReason.MINIMUM_PATIENTS),
     (limited(rounds=4), RefusalReason.ROUNDS),
     (limited(requests=8), RefusalReason.REQUESTS),
@@ -122,7 +126,8 @@ def test_the_one_thing_is_admitted() -> None:
 
 
 def test_every_key_of_the_policy_is_in_the_table() -> None:
-    keys = {f"policy.{name}" for name in Policy.model_fields} - {"policy.limits", "policy.minimum_count"}
+    elsewhere = {"limits", "minimum_count", "cpus", "memory", "epsilon"}
+    keys = {f"policy.{name}" for name in Policy.model_fields.keys() - elsewhere}
     keys |= {f"policy.limits.{name}" for name in Limits.model_fields}
     assert {reason.value for _, reason in BY_POLICY} == keys
 

@@ -27,14 +27,17 @@ from medfed.govern.chain import follow_ledger
 from medfed.govern.entries import (
     ApprovalEntry,
     ClosedEntry,
+    DecisionEntry,
     Entry,
     FailureEntry,
     OpenedEntry,
     PolicyEntry,
+    ProposalEntry,
     Recorded,
     RefusalEntry,
     ReleaseEntry,
     RepeatEntry,
+    RequestEntry,
     ResumedEntry,
     WitnessEntry,
     decode_entry,
@@ -117,6 +120,9 @@ ENTRIES = st.one_of(
     st.builds(WitnessEntry, text, number, text, number, text),
     st.builds(ResumedEntry, number),
     st.builds(ClosedEntry, text, text),
+    st.builds(ProposalEntry, text, text, text, text, text),
+    st.builds(DecisionEntry, text, text, text, text, text, text),
+    st.builds(RequestEntry, text, number, number, text, text),
 )
 
 

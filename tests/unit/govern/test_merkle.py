@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from medfed.govern.merkle import (
     EMPTY_ROOT,
+    FullTree,
     MerkleTree,
-    consistency_proof,
-    inclusion_proof,
     leaf_hash,
     root_of,
     verify_consistency,
@@ -58,6 +57,14 @@ def naive_root(entries: list[bytes]) -> bytes:
 
 def hashes(entries: list[bytes]) -> list[bytes]:
     return [leaf_hash(entry) for entry in entries]
+
+
+def inclusion_proof(leaves: list[bytes], index: int) -> tuple[bytes, ...]:
+    return FullTree(leaves).inclusion(index, len(leaves))
+
+
+def consistency_proof(leaves: list[bytes], first: int) -> tuple[bytes, ...]:
+    return FullTree(leaves).consistency(first, len(leaves))
 
 
 def test_published_roots() -> None:

@@ -1,0 +1,1 @@
+"""The engine over NVIDIA FLARE; the only place that imports nvflare."""

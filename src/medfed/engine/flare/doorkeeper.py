@@ -1,0 +1,73 @@
+"""The FLARE server's component that turns away revoked sites, and certificates that were replaced.
+
+FLARE knows no revocation: whoever shows a certificate that the root signed may register. This asks the coordinator's
+list when a client registers, for its certificate, and at every message of a client, for its name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_component import FLComponent
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.fl_exception import UnsafeComponentError
+from nvflare.fuel.f3.cellnet.defs import IdentityChallengeKey, ReturnCode
+from nvflare.fuel.f3.cellnet.utils import make_reply
+from nvflare.fuel.f3.message import Message
+from nvflare.private.defs import CellMessageHeaderKeys
+
+from medfed.core.errors import Refused
+from medfed.engine.flare.revocation import Revocations
+
+
+class Doorkeeper(FLComponent):  # type: ignore[misc]
+    """Named by the server's resources.json; revoked: the path of the list."""
+
+    def __init__(self, revoked: str) -> None:
+        super().__init__()
+        self._revocations = Revocations(Path(revoked))
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Take up its place as the server starts; the server does not start where that fails."""
+        if event_type != EventType.SYSTEM_BOOTSTRAP:
+            return
+        try:
+            server = fl_ctx.get_prop(FLContextKey.SITE_OBJ)
+            server.cell.core_cell.add_incoming_filter(channel="*", topic="*", cb=self._message)
+            clients = server.client_manager
+            authenticate = clients.authenticate
+            clients.authenticate = lambda request, context: (
+                authenticate(request, context) if self._admitted(request, context) else None
+            )
+        except Exception as error:  # FLARE goes on after any other exception of a component
+            raise UnsafeComponentError("the list of revoked sites cannot be kept") from error
+
+    def _message(self, message: Message) -> Message | None:
+        """An answer in place of the server's to a revoked site's message; nothing for all others."""
+        name = message.get_header(CellMessageHeaderKeys.CLIENT_NAME)
+        try:
+            if name:
+                self._revocations.check(name)
+        except Refused as refused:
+            return make_reply(ReturnCode.UNAUTHENTICATED, refused.cause)
+        return None
+
+    def _admitted(self, request: Any, context: FLContext) -> bool:
+        """Whether a client may register; FLARE checks afterwards that the certificate is its own."""
+        try:
+            self._revocations.check(request.get_header(CellMessageHeaderKeys.CLIENT_NAME))
+            certificate = x509.load_pem_x509_certificates(request.payload[IdentityChallengeKey.CERT])[0]
+            self._revocations.check_certificate(certificate.fingerprint(SHA256()).hex())
+        except Refused as refused:
+            self.logger.warning(f"turned away: {refused.where}: {refused.cause}")
+            context.set_prop(FLContextKey.UNAUTHENTICATED, refused.cause, sticky=False)
+            return False
+        except (LookupError, TypeError, ValueError):
+            self.logger.warning("turned away: no certificate")
+            return False
+        return True

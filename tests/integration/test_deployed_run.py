@@ -1,0 +1,48 @@
+"""A deployed run without FLARE: the bits of a simulation, and what stewards, kills and lost messages do to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from consortium_in_memory import SITES, Consortium, MemoryCarrier, task_over
+
+from medfed import api
+from medfed.core.errors import QuorumLost
+
+
+@pytest.fixture
+def consortium(tmp_path: Path) -> Iterator[Consortium]:
+    yield Consortium.make(tmp_path)
+
+
+def in_one_process(consortium: Consortium, **federation: object) -> bytes:
+    """The model of the same task over the same rows, as a simulation gives it."""
+    task = task_over({site: f"{site}.csv" for site in SITES}, **federation)
+    outcome = api.run(task, data=consortium.root / "tables", output=consortium.root / "simulated")
+    return (outcome.folder.path / "model.safetensors").read_bytes()
+
+
+def weights(content: bytes) -> bytes:
+    """A model's file without its header, which names the task."""
+    length = int.from_bytes(content[:8], "little")
+    return content[8 + length :]
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "scaffold"])
+def test_a_deployed_run_gives_the_bits_of_a_simulation(consortium: Consortium, strategy: str) -> None:
+    submission = consortium.submit(task_over(dict.fromkeys(SITES, "rows"), strategy=strategy))
+    consortium.approve(submission.proposal())
+    carrier = MemoryCarrier(consortium.open_sites())
+    consortium.conductor(submission, carrier).conduct()
+    model = (submission.folder / "model.safetensors").read_bytes()
+    assert weights(model) == weights(in_one_process(consortium, strategy=strategy))
+
+
+def test_without_approval_nothing_is_trained(consortium: Consortium) -> None:
+    submission = consortium.submit(task_over(dict.fromkeys(SITES, "rows")))
+    carrier = MemoryCarrier(consortium.open_sites())
+    with pytest.raises(QuorumLost, match="nord: waiting"):
+        consortium.conductor(submission, carrier).conduct()
+    assert not (submission.folder / "metrics.jsonl").exists()
