@@ -85,7 +85,7 @@ def time_rows(small: Measured, large: Measured, recipe: Recipe, socket: Sequence
 
 
 def memory_rows(peaks: Mapping[int, tuple[int, int]]) -> list[Row]:
-    """The models that the coordinator holds by number of sites, the worse first; from small runs' peaks and large ones'."""
+    """The models that the coordinator holds by number of sites, the worse first; from peaks of small and large runs."""
     rows = []
     for sites, (small, large) in peaks.items():
         models = (large - small) / LARGE.size

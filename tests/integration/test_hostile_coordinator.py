@@ -806,10 +806,10 @@ def hostile_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlareSe
     with (consortium.root / "server.log").open("wb") as log:
         environment = os.environ | {COORDINATOR_VARIABLE: str(folder)}
         server = subprocess.Popen(command, cwd=local.parent, stdout=log, stderr=log, env=environment)
+    admin = Admin(admin_kit(folder))
     try:
         for site in SITES:
             consortium.services[site].start()
-        admin = Admin(admin_kit(folder))
         until = time.monotonic() + 90
         while True:
             try:
@@ -821,6 +821,7 @@ def hostile_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlareSe
             time.sleep(0.5)
         yield FlareServer(consortium, admin)
     finally:
+        admin.close()
         server.terminate()
         consortium.stop()
         _kill(consortium.processes())
@@ -836,6 +837,7 @@ def set_executor(folder: Path, path: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of FLARE's own sockets
 def test_a_job_that_ships_code_is_refused_by_every_site(hostile_server: FlareServer, tmp_path: Path) -> None:
     """Also under the name of the class that is allowed: nothing of it is ever imported."""
     marker = tmp_path / "it-ran"
@@ -857,10 +859,10 @@ def test_a_job_that_ships_code_is_refused_by_every_site(hostile_server: FlareSer
         (custom / "executor.py").write_text(code.replace("Evil", "SiteExecutor"))
 
     for change in (ship, shadow):
-        before = {site: hostile_server.log_of(site).count("BYOC not permitted") for site in SITES}
+        before = hostile_server.log_of("server").count("BYOC not permitted")
         status = hostile_server.give(change)
         assert not status.startswith("FINISHED:COMPLETED"), status
-        assert all(hostile_server.log_of(site).count("BYOC not permitted") > before[site] for site in SITES)
+        assert hostile_server.log_of("server").count("BYOC not permitted") - before >= len(SITES), status
     assert not marker.exists()
 
 
@@ -872,6 +874,7 @@ def add_filter(folder: Path, path: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of FLARE's own sockets
 @pytest.mark.parametrize("place", [set_executor, add_filter])
 @pytest.mark.parametrize("path", ["nvflare.app_common.np.np_trainer.NPTrainer", "builtins.eval", "subprocess.Popen"])
 def test_a_job_that_names_another_class_is_refused_by_every_site(

@@ -418,6 +418,7 @@ def test_an_honest_run_counts_all_four(tmp_path: Path, without: Callable[..., Ou
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of FLARE's own sockets
 def test_a_certificate_of_ones_own_making_and_a_revoked_one_connect_to_nothing(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -161,6 +161,10 @@ def event_line(event: dict[str, Any]) -> str:
                 f"\n  {a['site']} did not take part in {a['step']}: {a['sentence']}" for a in event["absent"]
             )
             return f"round {event['round']}: {metrics}{absent}"
+        case "waiting":
+            return f"waiting for {', '.join(event['sites'])} to connect"
+        case "gone":
+            return f"{', '.join(event['sites'])} went away in the middle of a round" if "sites" in event else ""
         case "paused" | "aborted":
             return "the run pauses and goes on with all sites that are connected"
     return ""

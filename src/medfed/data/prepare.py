@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medfed.core.disclosure import releasable
 from medfed.core.errors import DataError
 from medfed.core.examples import Split
 from medfed.core.messages import Message, adds
@@ -100,19 +101,25 @@ def report_levels(site: SiteContext, message: Question) -> LevelReport:
 
 @step(releases=Release.SUM)
 def moments(site: SiteContext, message: Encoding) -> ColumnTotals:
-    """Counts and sums of each column over the site's training rows."""
+    """Counts and sums of each column over the site's training rows.
+
+    A column in which a few of the patients have a value, fewer than the policy's minimum count, counts as one in which
+    none has: its sum would be theirs.
+    """
     table = site.resource(SiteTable)
     rows = np.flatnonzero(table.mask(Split.TRAIN))
     counts, numbers, levels = [], [], [np.empty(0, dtype=np.int64)]
     for name, kind, known in zip(message.columns, message.kinds, message.levels, strict=True):
         values = table.values(name, kind).take(rows)
         missing = absent(values, kind)
+        if _few_have(site, table.ids[rows], missing):
+            missing[:] = True
         counts.append(len(rows) - int(np.count_nonzero(missing)))
         if kind is Kind.CONTINUOUS:
             numbers.append(np.where(missing, 0.0, values))
         else:
             numbers.append(np.zeros(len(rows)))
-            codes = level_codes(values, known, np.nan)
+            codes = level_codes(values, known, np.nan)[~missing]
             levels.append(np.bincount(codes[codes >= 0], minlength=len(known)))
     sums = column_sums(np.column_stack(numbers))
     _refuse_huge(sums, LARGEST_SUM, message.columns, site.site)
@@ -121,9 +128,11 @@ def moments(site: SiteContext, message: Encoding) -> ColumnTotals:
 
 @step(releases=Release.SUM)
 def deviations(site: SiteContext, message: Encoding) -> Deviations:
-    """Squared deviations of each feature from the federated mean over the site's training rows."""
-    matrix = design(site.resource(SiteTable), message, Split.TRAIN)
+    """Squared deviations of each feature from the federated mean over the site's training rows; see :func:`moments`."""
+    table = site.resource(SiteTable)
+    matrix = design(table, message, Split.TRAIN)
     squares = squared_deviations(matrix, message.mean)
+    squares[_features_of_few(site, table, message)] = 0.0
     _refuse_huge(squares, LARGEST_SQUARES, message.features, site.site)
     return Deviations(len(matrix), squares)
 
@@ -139,6 +148,24 @@ def adopt(site: SiteContext, message: Encoding) -> Adopted:
     for split in dict.fromkeys((Split.TRAIN, Split(site.resource(TaskSpec).monitored_split))):
         site.examples(split)
     return Adopted(table.rows())
+
+
+def _few_have(site: SiteContext, ids: NDArray[Any], missing: NDArray[np.bool_]) -> bool:
+    """Whether values are missing, and those of too few patients are not."""
+    if not missing.any():
+        return False
+    patients = len(set(ids[~missing].tolist()))
+    return not releasable(patients, site.resource(Policy).minimum_count)
+
+
+def _features_of_few(site: SiteContext, table: SiteTable, encoding: Encoding) -> NDArray[np.bool_]:
+    """The features of columns in which too few patients have a value."""
+    rows, few = np.flatnonzero(table.mask(Split.TRAIN)), []
+    for name, kind, known in zip(encoding.columns, encoding.kinds, encoding.levels, strict=True):
+        features = 1 if kind is Kind.CONTINUOUS else max(len(known) - 1, 0)
+        missing = absent(table.values(name, kind).take(rows), kind)
+        few += [_few_have(site, table.ids[rows], missing)] * features
+    return np.array(few, dtype=bool)
 
 
 STEPS: tuple[Step[Any, Any], ...] = (describe, report_levels, moments, deviations, adopt)

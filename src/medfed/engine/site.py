@@ -199,7 +199,7 @@ class SiteNode:
         """A Failure in place of a reply; memory stays as it was, and an entry that cannot be written is logged."""
         code = str(error.reason) if isinstance(error, Refused) else error.code
         try:
-            self.ledger.append(kind(request.run, request.round, request.call, request.step, code, error.cause))
+            self.ledger.append(kind(self.run, request.round, request.call, request.step, code, error.cause))
         except MedFedError:
             self.log_trace()
         sentence = f"{error.cause} ({error.remedy})" if error.remedy else error.cause

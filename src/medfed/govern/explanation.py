@@ -242,7 +242,10 @@ def _risks(spec: TaskSpec) -> Iterator[str]:
         "among the training rows, and sometimes parts of a row. The risk grows with few rows, a large model, and many "
         f"rounds (here {spec.federation.total_rounds:,})."
     )
-    yield "The trained model goes to the coordinator and may carry some of this on, to whoever receives it."
+    yield (
+        "The trained model goes to the coordinator and to every hospital that took part, and may carry some of this "
+        "on, to whoever receives it."
+    )
 
 
 def _never(spec: TaskSpec) -> Iterator[str]:

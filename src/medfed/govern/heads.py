@@ -10,6 +10,7 @@ from medfed.govern.entries import CanonicalForm, expect, now, parse_object
 from medfed.govern.keys import SigningKey, VerifyKey
 
 _DOMAIN = b"medfed ledger head 1\0"
+_LONGEST_TIME = 40
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Head(Message, wire="ledger.head"):
 
         Of the spellings that hex allows for a signature, only the one that :meth:`sign` writes is accepted.
         """
+        if len(self.time) > _LONGEST_TIME:
+            return False
         try:
             signature = bytes.fromhex(self.signature)
         except ValueError:

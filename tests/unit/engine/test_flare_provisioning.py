@@ -562,7 +562,7 @@ def test_a_site_joins_with_the_certificate_of_its_own_key(joined: Parties) -> No
     )
     assert certificate.fingerprint == admissions(joined.coordinator)["north"].certificate
     server = json.loads((startup / "fed_client.json").read_text())["servers"][0]
-    assert server["service"] == {"target": "localhost:8002", "scheme": "grpc"}
+    assert server["service"] == {"target": "localhost:8002", "scheme": "tcp"}
     assert not (joined.sites / "north" / "request").exists()
 
 

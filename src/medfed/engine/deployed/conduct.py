@@ -16,6 +16,7 @@ from medfed.engine.deployed.carrier import Carrier
 from medfed.engine.deployed.folders import CoordinatorFolder
 from medfed.engine.deployed.messages import Figure, FromSite, PartyKey, Propose, RoundFigures, Standing, ToSite
 from medfed.engine.deployed.parties import DeployedParties
+from medfed.engine.deployed.plausible import brief
 from medfed.engine.deployed.submission import Submission
 from medfed.engine.federation import Conversation, SiteFederation, share
 from medfed.engine.folder import RunFolder
@@ -118,9 +119,9 @@ class Conductor:
             return error.cause
         match content:
             case Standing(status=status):
-                return status
+                return brief(status)
             case Failure(sentence=sentence):
-                return sentence
+                return brief(sentence)
         return "it answered with another message than was asked"
 
     def _is_allowed(self, site: str) -> bool:

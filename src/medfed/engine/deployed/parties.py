@@ -9,12 +9,12 @@ from pathlib import Path
 
 from medfed.core.codec import Buffer, decode
 from medfed.core.errors import CodecError, LedgerError, MedFedError, Refused
-from medfed.core.messages import Message, out_of_bounds
-from medfed.core.steps import Release, installed_step
+from medfed.core.messages import Message
 from medfed.core.timings import Phase, Timings
 from medfed.core.wire import Failure, Reply, Request
 from medfed.engine.deployed.carrier import Carrier
 from medfed.engine.deployed.messages import EndRun, FromSite, Kept, RoundFigures, ShownHead, ToSite, Trained
+from medfed.engine.deployed.plausible import brief, check_plausible
 from medfed.engine.simulation import COORDINATOR
 from medfed.evaluate.evaluation import FEDERATED
 from medfed.govern.heads import Head
@@ -85,7 +85,8 @@ class DeployedParties:
 
     def hand_over(self, folder: Path) -> frozenset[str]:
         """Give every site the trained model of a run folder; the sites that have it now."""
-        messages = {site: self._message(site, _trained(folder, site)) for site in self.keys}
+        shared = None if (folder / "models").is_dir() else _trained(folder)
+        messages = {site: self._message(site, shared or _trained(folder / "models" / site)) for site in self.keys}
         kept = set()
         for site, content in self._carried(messages):
             with contextlib.suppress(MedFedError):
@@ -134,11 +135,13 @@ class DeployedParties:
         try:
             self.allowed(request.site)
             reply = self._opened(request.site, content)
+            if isinstance(reply, Reply) and isinstance(reply.body, Failure):
+                reply = reply.body
             if isinstance(reply, Failure):
-                return _failed(request, MedFedError(reply.sentence), reply.code)
+                return _failed(request, MedFedError(brief(reply.sentence)), brief(reply.code, 40))
             if not isinstance(reply, Reply) or reply.site != request.site:
                 raise CodecError("it answered with another message than a reply of its own")
-            _check_sum(request, reply.body)
+            check_plausible(request, reply)
         except MedFedError as error:
             return _failed(request, error)
         return reply
@@ -155,24 +158,16 @@ class DeployedParties:
             shown = answer.head
             if shown.party != site:
                 raise LedgerError("it showed another party's head as its own", where=site)
+            since = self.views.last(site).size
             self.views.accept(site, shown.head, shown.proof, self.keys[site])
-            self.fresh.append(shown)
-            self.seen[site], self.held[site] = len(self.history), answer.known
+            self.fresh.append(ShownHead(site, shown.head, since, shown.proof))
+            self.seen[site], self.held[site] = len(self.history), max(answer.known, 0)
             self.heard[site] = len(self.told)
         return answer.content
 
 
-def _check_sum(request: Request, body: Message) -> None:
-    """A site that contributes what is not finite, or beyond the declared bounds, has failed; nobody else has."""
-    step = installed_step(request.step)
-    if step.releases is Release.SUM and isinstance(body, step.reply) and (name := out_of_bounds(body)) is not None:
-        raise CodecError(f"its {name!r} is not finite or exceeds the declared bound")
-
-
-def _trained(folder: Path, site: str) -> Trained:
-    """The model of a finished run's folder, or the site's own where each has one."""
-    own = folder / "models" / site
-    place = own if own.is_dir() else folder
+def _trained(place: Path) -> Trained:
+    """The model in a folder: a finished run's, or that of one site where each has its own."""
     return Trained((place / "model.safetensors").read_bytes(), (place / "encoding.bin").read_bytes())
 
 

@@ -51,7 +51,7 @@ def create_authority(folder: Path, endpoint: Endpoint) -> None:
     folder.mkdir(mode=0o700)
     profile = folder / "profile.yaml"
     server = {"host": endpoint.host, "fed_learn_port": endpoint.port, "admin_port": endpoint.admin_port}
-    content = {"name": PROJECT, "scheme": "grpc", "connection_security": "mtls", "server": server}
+    content = {"name": PROJECT, "scheme": "tcp", "connection_security": "mtls", "server": server}
     profile.write_text(json.dumps(content, indent=1) + "\n")
     # without an organisation: FLARE 2.9 leaves it out of the issuer's name in the certificates that it signs
     _run("init", folder, profile=str(profile), output_dir=str(folder), org=None, force=False)

@@ -34,10 +34,10 @@ def carried(shareable: Shareable | None) -> Any:
     return shareable.get(_CONTENT)
 
 
-def unloaded(content: Any, cell: Cell, spool: Path, largest: int) -> Buffer:
-    """The encoded message. Raises CodecError for a larger one, and for what is no message."""
+def unloaded(content: Any, party: str, cell: Cell, spool: Path, largest: int) -> Buffer:
+    """The encoded message that a party sent. Raises CodecError for a larger one, and for what is no message."""
     if isinstance(content, bytes):
         if len(content) > largest:
             raise CodecError("a message is larger than there is reason for")
         return content
-    return fetch(cell, Offer.read(content, largest), spool)
+    return fetch(cell, Offer.read(content, party, largest), spool)

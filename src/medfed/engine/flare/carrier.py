@@ -98,7 +98,7 @@ class FlareCarrier:
     def _unloaded(self, site: str, content: Any, largest: int) -> Buffer:
         """What a site sent; nothing, which decodes as no message, where it cannot be had."""
         try:
-            return unloaded(content, self._cell, self._spool / f"from-{site}", largest)
+            return unloaded(content, site, self._cell, self._spool / f"from-{site}", largest)
         except CodecError:
             return b""
 

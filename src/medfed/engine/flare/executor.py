@@ -23,6 +23,9 @@ from medfed.engine.flare.carrier import TASK
 from medfed.engine.flare.guard import end_with_parent_process, limit_resources
 from medfed.engine.flare.job import SITE_VARIABLE
 
+_SERVER = "server"
+"""The first part of the names of the server's processes among FLARE's cells."""
+
 
 class SiteExecutor(Executor):  # type: ignore[misc]
     """Hands every task to the site (see the module)."""
@@ -48,7 +51,7 @@ class SiteExecutor(Executor):  # type: ignore[misc]
             site, cell = self._opened(), fl_ctx.get_engine().get_cell()
             spool = site.folder.path / "spool"
             try:
-                answer = site.respond(unloaded(carried(shareable), cell, spool / "received", site.largest))
+                answer = site.respond(unloaded(carried(shareable), _SERVER, cell, spool / "received", site.largest))
             except CodecError as error:
                 answer = site.decline(error)
             return loaded(parts(answer), cell, spool / "answer")

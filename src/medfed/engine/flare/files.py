@@ -46,13 +46,15 @@ class Offer:
         return asdict(self)
 
     @classmethod
-    def read(cls, fields: Any, largest: int) -> Offer:
-        """The offer in what another party sent. Raises CodecError for anything else, and for too large a file."""
+    def read(cls, fields: Any, party: str, largest: int) -> Offer:
+        """The offer of its own file in what a party sent. Raises CodecError for anything else, or too large a file."""
         kinds = {"source": str, "reference": str, "size": int, "sha256": str}
         if not isinstance(fields, dict) or {name: type(value) for name, value in fields.items()} != kinds:
             raise CodecError("a file was offered in a form that is none")
         if not 0 < fields["size"] <= largest:
             raise CodecError(f"a file of {fields['size']} bytes was offered, more than there is reason for")
+        if fields["source"].split(".")[0] != party:
+            raise CodecError("a file of another party was offered")
         return cls(**fields)
 
 
@@ -106,7 +108,7 @@ def fetch(cell: Cell, offered: Offer, path: Path) -> memoryview:
 
 @cache
 def _spare_collector() -> None:
-    """Let Python's collector pass over all that there is by now: mostly modules, which it would look through in vain."""
+    """Keep Python's collector from looking through all that there is by now, mostly modules, again and again."""
     gc.collect()
     gc.freeze()
 

@@ -19,10 +19,11 @@ from medfed.engine.deployed.folders import SiteFolder
 from medfed.engine.deployed.kept import Keepsakes
 from medfed.engine.deployed.messages import Figure
 from medfed.engine.deployed.office import office_ledger
-from medfed.engine.deployed.submission import Submission, Wish
+from medfed.engine.deployed.submission import Submission, Wish, submissions
 from medfed.engine.deployed.submitting import resubmit, submit_task
 from medfed.engine.flare.companion import Companion, together
 from medfed.engine.flare.twoparty.pair import Pair, write_settings
+from medfed.engine.flare.writing import private_folder
 from medfed.govern.approvals import ApprovalStore, Status
 from medfed.govern.proposals import Proposal
 from medfed.spec.canonical import resolved, task_digest
@@ -149,22 +150,28 @@ def _approved(work: Work, fresh: bool) -> ApprovalStore:
     """Whoever started the command approves its task by that, for one run, and no other one any more."""
     pair, digest = work.pair, work.digest
     write_settings(pair, work.rows, digest)
-    folder, now = SiteFolder.open(pair.site), datetime.now(UTC)
+    folder = SiteFolder.open(pair.site)
     table_of(folder, load_site(folder.settings), work.task)  # what is wrong with the rows is told at once, and here
     store = ApprovalStore(folder.proposals, folder.key(), folder.coordinator_key())
     for other in store.filed():
-        status = store.status(other, now)
-        if status is Status.WAITING:
-            shutil.rmtree(folder.proposals / other)  # a task that the other party proposed in vain
-        elif other != digest and status is Status.APPROVED:
-            decision = store.withdraw(other, by=pair.here, reason="another task was started")
-            with office_ledger(pair.site) as ledger:
-                ledger.append(decision.entry())
-        elif other == digest and (fresh or status is not Status.APPROVED):
-            cohort = cohort_of(pair.site, store.proposal(digest))
-            with office_ledger(pair.site) as ledger:
-                store.approve(digest, cohort=cohort.digest, dataset=cohort.dataset, by=pair.here, ledger=ledger)
+        if other != digest:
+            _put_aside(folder, store, other)
+    decided = store.decisions(digest)
+    if decided and (fresh or store.status(digest, datetime.now(UTC)) is not Status.APPROVED):
+        cohort = cohort_of(pair.site, store.proposal(digest))
+        with office_ledger(pair.site) as ledger:
+            store.approve(digest, cohort=cohort.digest, dataset=cohort.dataset, by=pair.here, ledger=ledger)
     return store
+
+
+def _put_aside(folder: SiteFolder, store: ApprovalStore, other: str) -> None:
+    """Another task is approved no longer; if it is proposed again, it is as new."""
+    if store.status(other, datetime.now(UTC)) is Status.APPROVED:
+        decision = store.withdraw(other, by=folder.site, reason="another task was started")
+        with office_ledger(folder.path) as ledger:
+            ledger.append(decision.entry())
+    earlier = private_folder(folder.path / "earlier")
+    shutil.move(folder.proposals / other, earlier / f"{other}-{time.time_ns()}")
 
 
 # ----------------------------------------------------------------------------------------------------------- the guest
@@ -179,6 +186,9 @@ def _train_as_guest(work: Work, output: _Output) -> Path:
         submission = Submission(pair.coordinator / "runs" / output.run)
         if not (submission.folder / "results.json").exists():
             resubmit(pair.coordinator, output.run, wish)
+    for other in submissions(pair.coordinator / "runs"):
+        if other.run != submission.run:
+            other.settle()  # what was begun in another output waits until the command names that again
     companions = [
         Companion("coordinator", pair.coordinator, work.every),
         Companion("site", pair.site, work.every),

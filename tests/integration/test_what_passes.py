@@ -196,7 +196,6 @@ def test_what_flare_is_given_is_the_message_and_nothing_else(planted: Planted, t
         assert not list(pickles_in(around)) and met(around) == []
 
 
-@pytest.mark.xfail(strict=True, reason="prepare.moments releases the sum of a column that one patient has a value in")
 def test_the_only_value_in_a_column_does_not_leave(tmp_path: Path) -> None:
     """A sum over one patient is that patient's value, however many patients the site has."""
     consortium = Consortium.make(tmp_path)
