@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -49,7 +50,7 @@ def status(folder: CoordinatorFolderOption = Path(), as_json: Json = False) -> N
     from medfed.engine.flare.health import coordinator_health
 
     health = coordinator_health(folder)
-    print_json(health.__dict__) if as_json else print(health.sentence)
+    print_json(asdict(health)) if as_json else print(health.sentence)
     raise typer.Exit(0 if health.healthy else 1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -42,7 +42,7 @@ def status(folder: SiteFolderOption = Path(), as_json: Json = False) -> None:
     from medfed.engine.flare.health import site_health
 
     health = site_health(folder)
-    _tell(health.__dict__, as_json=as_json)
+    print_json(asdict(health)) if as_json else print(health.sentence)
     raise typer.Exit(0 if health.healthy else 1)
 
 
@@ -63,7 +63,3 @@ def check(folder: SiteFolderOption = Path(), as_json: Json = False) -> None:
             print(f"{name}: can be read, {columns} columns")
     if not found and not as_json:
         print("site.yaml is well formed; it declares no dataset yet")
-
-
-def _tell(fields: dict[str, object], *, as_json: bool) -> None:
-    print(json.dumps(fields) if as_json else ", ".join(f"{key}: {value}" for key, value in fields.items()))

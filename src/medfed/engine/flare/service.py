@@ -26,6 +26,7 @@ from medfed.engine.deployed.settings import LiveSettings
 from medfed.engine.deployed.submission import Submission, submissions
 from medfed.engine.federation import share
 from medfed.engine.flare.admin import Admin
+from medfed.engine.flare.health import Pulse
 from medfed.engine.flare.job import COORDINATOR_VARIABLE, SITE_VARIABLE, write_job
 from medfed.engine.flare.kits import admin_kit, client_command, server_command, server_workspace
 from medfed.engine.flare.process import FlareProcess, log
@@ -50,7 +51,7 @@ def serve_coordinator(path: Path) -> NoReturn:
     log("started", party="coordinator", folder=str(folder.path))
     try:
         service = CoordinatorService(folder, Admin(admin_kit(folder.path)))
-        status = _watch(server, stopped, service.step)
+        status = _watch(server, stopped, service.step, Pulse(folder.path))
     finally:
         server.stop()
         log("stopped", party="coordinator")
@@ -80,23 +81,26 @@ def serve_site(path: Path) -> NoReturn:
             log("settings", problem=settings.problem)
 
     try:
-        status = _watch(client, stopped, step)
+        status = _watch(client, stopped, step, Pulse(folder.path))
     finally:
         client.stop()
         log("stopped", party=folder.site)
     _leave(status)
 
 
-def _watch(process: FlareProcess, stopped: threading.Event, step: Callable[[], None]) -> int:
-    while not stopped.wait(_EVERY):
-        if process.status is not None:
-            log("ended", status=process.status)
-            return 1
-        try:
+def _watch(process: FlareProcess, stopped: threading.Event, step: Callable[[], None], pulse: Pulse) -> int:
+    try:
+        while not stopped.wait(_EVERY):
+            if process.status is not None:
+                log("ended", status=process.status)
+                return 1
             step()
-        except Exception:
-            log("fault", trace=traceback.format_exc())
-            return 1
+            pulse.beat()
+    except Exception:
+        log("fault", trace=traceback.format_exc())
+        return 1
+    finally:
+        pulse.stop()
     return 0
 
 
