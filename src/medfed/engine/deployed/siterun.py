@@ -190,7 +190,8 @@ class SiteRun:
     def _policy(self) -> Policy:
         """The policy of site.yaml as it is now; the task and its number of rounds are as the steward approved them."""
         policy = self._settings.current().policy
-        rounds = min(policy.limits.rounds or self.proposal.rounds, self.proposal.rounds)
+        allowed = policy.limits.rounds
+        rounds = self.proposal.rounds if allowed is None else min(allowed, self.proposal.rounds)
         limits = policy.limits.model_copy(update={"rounds": rounds})
         return policy.model_copy(update={"tasks": (self.proposal.digest,), "limits": limits})
 
