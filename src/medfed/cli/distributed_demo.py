@@ -20,6 +20,9 @@ from medfed.core.errors import MedFedError, UserError
 if TYPE_CHECKING:
     from medfed.engine.flare.companion import Companion
 
+_INTERRUPTED = 130
+"""How a command that Ctrl-C ended says so, rather than to raise what it met."""
+
 SITES = {"metropolitan": "Metropolitan", "regional": "Regional", "rural": "Rural"}
 """The demo's hospitals by the names of their sites."""
 
@@ -216,6 +219,8 @@ class _Stage:
         said = io.StringIO()
         with self._heard(said, show=shown and not as_json):
             status = app(args=given, standalone_mode=False)
+        if status == _INTERRUPTED:
+            raise KeyboardInterrupt
         if status:
             raise MedFedError(f"medfed {shlex.join(given)} ended with status {status}")
         lines = said.getvalue().splitlines()
