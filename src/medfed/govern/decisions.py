@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from medfed.core.errors import Refused
-from medfed.govern.entries import CanonicalForm, DecisionEntry, expect, parse_object
+from medfed.govern.entries import OFFICE, CanonicalForm, DecisionEntry, expect, parse_object
 from medfed.govern.keys import SigningKey, VerifyKey
 from medfed.govern.proposals import refusal
 
 _DOMAIN = b"medfed decision 1\0"
-_OUTSIDE_RUNS = "office"
 
 
 class DecisionKind(enum.StrEnum):
@@ -64,7 +63,7 @@ class Decision:
 
     def entry(self) -> DecisionEntry:
         """The decision as the site's ledger records it."""
-        return DecisionEntry(_OUTSIDE_RUNS, self.digest, self.kind.value, self.by, self.reason, self.cohort)
+        return DecisionEntry(OFFICE, self.digest, self.kind.value, self.by, self.reason, self.cohort)
 
     @property
     def _content(self) -> bytes:

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ledger_forms import relink
 
 from medfed.core.errors import LedgerError
 from medfed.core.steps import Release
@@ -128,18 +129,6 @@ def located(report: str, party: str) -> range:
     found = re.search(r"between head at size (\d+) and size (\d+)", report)
     assert found, report
     return range(int(found[1]), int(found[2]))
-
-
-def relink(content: list[bytes]) -> list[bytes]:
-    """The forger's repair: indices and links as if the lines had been written so."""
-    repaired: list[bytes] = []
-    previous = ""
-    for index, line in enumerate(content):
-        fields = json.loads(line) | {"index": index, "previous": previous}
-        new = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-        previous = leaf_hash(new).hex()
-        repaired.append(new + b"\n")
-    return repaired
 
 
 def test_an_honest_run_verifies(finished: Path, unfinished: Path) -> None:

@@ -21,9 +21,7 @@ from medfed.core.codec import Buffer, parts
 from medfed.core.errors import CodecError, MedFedError
 from medfed.engine.deployed.messages import ToSite
 from medfed.engine.flare.cargo import carried, loaded, unloaded
-
-TASK = "medfed"
-"""The name of every task."""
+from medfed.engine.flare.job import TASK
 
 _LEAST_LARGEST = 64 * 2**20
 _TIMES_LARGER = 4

@@ -19,9 +19,8 @@ from medfed.core.codec import parts
 from medfed.core.errors import CodecError
 from medfed.engine.deployed.site import DeployedSite, open_site
 from medfed.engine.flare.cargo import carried, loaded, unloaded
-from medfed.engine.flare.carrier import TASK
 from medfed.engine.flare.guard import end_with_parent_process, limit_resources
-from medfed.engine.flare.job import SITE_VARIABLE
+from medfed.engine.flare.job import SITE_VARIABLE, TASK
 
 _SERVER = "server"
 """The first part of the names of the server's processes among FLARE's cells."""

@@ -10,6 +10,9 @@ COORDINATOR_VARIABLE = "MEDFED_COORDINATOR"
 SITE_VARIABLE = "MEDFED_SITE"
 """The environment variables that name a party's folder to the processes that its service starts."""
 
+TASK = "medfed"
+"""The name of every task."""
+
 CONTROLLER = "medfed.engine.flare.controller.RunController"
 EXECUTOR = "medfed.engine.flare.executor.SiteExecutor"
 
@@ -44,7 +47,7 @@ def write_job(folder: Path, run: str, least_sites: int) -> None:
         {
             "format_version": 2,
             "job_heartbeat_interval": HEARTBEAT,
-            "executors": [{"tasks": ["medfed"], "executor": {"path": EXECUTOR, "args": {}}}],
+            "executors": [{"tasks": [TASK], "executor": {"path": EXECUTOR, "args": {}}}],
             "components": [],
             "task_data_filters": [],
             "task_result_filters": [],
