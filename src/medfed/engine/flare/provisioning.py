@@ -43,7 +43,6 @@ def provision(consortium_file: Path, coordinator: Path) -> list[Path]:
 
 def _provision(consortium_file: Path, coordinator: Path) -> list[Path]:
     consortium = load_consortium(consortium_file)
-    _check_names(consortium, consortium_file)
     endpoint = _endpoint(consortium)
     kept = coordinator / "consortium.yaml"
     if kept.exists() and _identity(load_consortium(kept)) != _identity(consortium):
@@ -103,13 +102,6 @@ def _identity(consortium: ConsortiumSpec) -> tuple[str, Endpoint]:
 def _endpoint(consortium: ConsortiumSpec) -> Endpoint:
     at = consortium.coordinator
     return Endpoint(at.host, at.port, at.admin_port)
-
-
-def _check_names(consortium: ConsortiumSpec, where: Path) -> None:
-    """A site under a name by which the server's certificate goes would be taken for it."""
-    for site in consortium.sites:
-        if site.lower() in (consortium.coordinator.host.lower(), "localhost"):
-            raise UserError(f"no site can be called {site!r}", where=str(where), remedy="give it another name")
 
 
 def _authority(coordinator: Path, endpoint: Endpoint) -> str:
