@@ -11,6 +11,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,19 @@ def test_a_request_holds_no_private_key_while_its_key_waits_at_the_site(parties:
     assert private_keys(parties.sites / "north") == {"keys/site.key", "request/north.key"}
     assert modes(parties.sites / "north")["request/north.key"] == 0o600
     assert not any(b"PRIVATE KEY" in each for each in contents(path.read_bytes()))
+
+
+def test_every_certificate_is_valid_by_a_clock_that_is_a_day_behind(whole: Path) -> None:
+    certificates = {
+        "coordinator/authority/rootCA.pem",
+        "coordinator/flare/server/startup/server.crt",
+        "coordinator/flare/admin/startup/client.crt",
+        "sites/north/flare/startup/rootCA.pem",
+        "sites/north/flare/startup/client.crt",
+    }
+    for name in certificates:
+        begins = x509.load_pem_x509_certificate((whole / name).read_bytes()).not_valid_before_utc
+        assert timedelta(days=1) <= datetime.now(UTC) - begins < timedelta(days=1, minutes=10), name
 
 
 def test_flare_keeps_nothing_in_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

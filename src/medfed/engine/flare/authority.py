@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ PROJECT = ORGANISATION = "medfed"
 
 ADMINISTRATOR = "coordinator@medfed.local"
 """The name under which the coordinator submits jobs."""
+
+_EARLIER = timedelta(days=1)
+"""By how much a certificate begins before it is made: the clocks of those who check it may be behind the maker's."""
 
 
 class Kind(StrEnum):
@@ -126,7 +130,7 @@ def _run(command: str, home: Path, **arguments: Any) -> None:
     said = io.StringIO()
     cli_output.set_output_format("json")
     try:
-        with _flare_home(home), redirect_stdout(said), redirect_stderr(io.StringIO()):
+        with _flare_home(home), _backdated(), redirect_stdout(said), redirect_stderr(io.StringIO()):
             handler(argparse.Namespace(**arguments))
     except SystemExit:
         pass
@@ -164,3 +168,20 @@ def _flare_home(folder: Path) -> Iterator[None]:
             del os.environ["HOME"]
         else:
             os.environ["HOME"] = before
+
+
+@contextmanager
+def _backdated() -> Iterator[None]:
+    """FLARE begins a certificate at the moment of its making: here, :data:`_EARLIER`."""
+    from nvflare.lighter import utils
+    from nvflare.lighter.impl import cert
+    from nvflare.tool.cert import cert_commands
+
+    def generate(**fields: Any) -> Any:
+        return utils.generate_cert(**fields | {"not_valid_before": datetime.now(UTC) - _EARLIER})
+
+    cert.generate_cert = cert_commands.generate_cert = generate
+    try:
+        yield
+    finally:
+        cert.generate_cert = cert_commands.generate_cert = utils.generate_cert

@@ -1,27 +1,28 @@
-"""Bytes to sites and back by FLARE's tasks (implements :class:`medfed.engine.deployed.carrier.Carrier`).
+"""Questions to sites and their answers by the post (implements :class:`medfed.engine.deployed.carrier.Carrier`).
 
-One task per site, all standing at once; a client asks for its own every few hundredths of a second.
+A question is sent again, less and less often, until its answer comes: a site that is at work on it takes no notice, one
+that has answered answers once more.
 """
 
 from __future__ import annotations
 
-import queue
+import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
 
 from nvflare.apis.client import Client
-from nvflare.apis.controller_spec import ClientTask, Task
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.impl.controller import Controller
 from nvflare.apis.signal import Signal
+from nvflare.fuel.f3.cellnet.fqcn import FQCN
 
 from medfed.core.codec import Buffer, parts
 from medfed.core.errors import CodecError, MedFedError
 from medfed.engine.deployed.messages import ToSite
-from medfed.engine.flare.cargo import carried, loaded, unloaded
-from medfed.engine.flare.job import TASK
+from medfed.engine.flare.letters import Letter
+from medfed.engine.flare.post import Post
 
 _LEAST_LARGEST = 64 * 2**20
 _TIMES_LARGER = 4
@@ -30,76 +31,121 @@ _TIMES_LARGER = 4
 _LOOK_UP = 0.2
 """Seconds after which a wait looks whether the job was aborted."""
 
+_AGAIN, _AT_MOST = 0.25, 5.0
+"""Seconds until a question is sent again; twice as many the next time, and at most so many."""
+
+_FETCHING = 4
+"""Large answers that are fetched at a time."""
+
 
 class FlareCarrier:
-    """The clients of one job. spool: a folder for large messages on their way."""
+    """The clients of one job. spool: a folder for large answers on their way. gone: sites that died, as others find."""
 
-    def __init__(self, controller: Controller, context: FLContext, abort: Signal, spool: Path) -> None:
-        self._controller = controller
-        self._context = context
+    def __init__(self, context: FLContext, abort: Signal, spool: Path) -> None:
+        engine = context.get_engine()
+        clients: list[Client] = engine.get_clients()
+        self._cells = {client.name: FQCN.join([client.get_fqcn(), context.get_job_id()]) for client in clients}
+        self._sites = {cell: site for site, cell in self._cells.items()}
+        self._exchanges: dict[str, _Exchange] = {}
         self._abort = abort
         self._spool = spool
+        self._post = Post(engine.get_cell(), self._received)
+        self.gone: frozenset[str] = frozenset()
 
     @property
     def sites(self) -> frozenset[str]:
         """The clients that the job was given to."""
-        clients: list[Client] = self._context.get_engine().get_clients()
-        return frozenset(client.name for client in clients)
+        return frozenset(self._cells)
 
     def carry(self, messages: Mapping[str, ToSite], deadline: float | None) -> Iterator[tuple[str, Buffer]]:
         """As :class:`medfed.engine.deployed.carrier.Carrier`; the messages are on their way when it returns."""
-        present = self.sites
-        arrived: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        tasks = [self._send(site, parts(message), arrived) for site, message in messages.items() if site in present]
+        number = secrets.token_hex(8)
+        letters = {
+            site: self._post.letter(number, parts(message), self._cells[site])
+            for site, message in messages.items()
+            if site in self._cells
+        }
         largest = max((sum(map(len, parts(message))) for message in messages.values()), default=0)
-        until = None if deadline is None else time.monotonic() + deadline
-        return self._arriving(tasks, arrived, until, max(_LEAST_LARGEST, _TIMES_LARGER * largest))
+        exchange = _Exchange(letters, deadline, max(_LEAST_LARGEST, _TIMES_LARGER * largest))
+        self._exchanges[number] = exchange
+        self._send(exchange)
+        return self._arriving(number, exchange)
 
-    def _send(self, site: str, pieces: Sequence[Buffer], arrived: queue.SimpleQueue[tuple[str, Any]]) -> Task:
-        def received(client_task: ClientTask, fl_ctx: FLContext) -> None:
-            arrived.put((site, carried(client_task.result)))
-            client_task.result = None
+    def _arriving(self, number: str, exchange: _Exchange) -> Iterator[tuple[str, Buffer]]:
+        with ThreadPoolExecutor(_FETCHING, "medfed-fetch") as fetchers:
+            try:
+                while exchange.waiting:
+                    if self._abort.triggered:
+                        raise MedFedError("the job was aborted", remedy="the run goes on from its checkpoint")
+                    exchange.waiting -= self.gone
+                    if exchange.is_late():
+                        return
+                    if exchange.is_to_be_sent_again():
+                        self._send(exchange)
+                    try:
+                        site, found = exchange.arrived.get(timeout=_LOOK_UP)
+                    except Empty:
+                        continue
+                    if isinstance(found, Letter):
+                        if exchange.unanswered.pop(site, None) is not None:
+                            fetchers.submit(self._fetch, number, exchange, site, found)
+                    elif isinstance(found, MedFedError):
+                        raise found
+                    elif site in exchange.waiting:
+                        exchange.waiting.remove(site)
+                        yield site, found
+                    del found
+            finally:
+                del self._exchanges[number]
+                for letter in exchange.letters.values():
+                    self._post.withdraw(letter)
 
-        def done(task: Task, fl_ctx: FLContext) -> None:
-            arrived.put((site, None))
+    def _send(self, exchange: _Exchange) -> None:
+        for site, letter in exchange.unanswered.items():
+            self._post.send(self._cells[site], letter)
 
-        data = loaded(pieces, self._cell, self._spool / f"to-{site}")
-        task = Task(name=TASK, data=data, timeout=0, result_received_cb=received, task_done_cb=done)
-        self._controller.send(task=task, fl_ctx=self._context, targets=[site])
-        return task
+    def _received(self, origin: str, letter: Letter) -> None:
+        exchange, site = self._exchanges.get(letter.number), self._sites.get(origin)
+        if exchange is not None and site is not None:
+            exchange.arrived.put((site, letter))
 
-    def _arriving(
-        self, tasks: list[Task], arrived: queue.SimpleQueue[tuple[str, Any]], until: float | None, largest: int
-    ) -> Iterator[tuple[str, Buffer]]:
-        waiting = {task.targets[0] for task in tasks}
+    def _fetch(self, number: str, exchange: _Exchange, site: str, letter: Letter) -> None:
+        """Put what a site sent with what arrived; nothing, which decodes as no message, where it cannot be had."""
+
+        def awaited() -> bool:
+            return number in self._exchanges and site not in self.gone and not self._abort.triggered
+
+        found: Buffer | MedFedError
         try:
-            while waiting:
-                if self._abort.triggered:
-                    raise MedFedError("the job was aborted", remedy="the run goes on from its checkpoint")
-                left = _LOOK_UP if until is None else min(_LOOK_UP, until - time.monotonic())
-                if left <= 0:
-                    return
-                try:
-                    site, content = arrived.get(timeout=left)
-                except queue.Empty:
-                    continue
-                if site in waiting:
-                    waiting.remove(site)
-                    if content is not None:
-                        yield site, self._unloaded(site, content, largest)
-                    del content
-        finally:
-            for task in tasks:
-                if task.completion_status is None:
-                    self._controller.cancel_task(task, fl_ctx=self._context)
-
-    def _unloaded(self, site: str, content: Any, largest: int) -> Buffer:
-        """What a site sent; nothing, which decodes as no message, where it cannot be had."""
-        try:
-            return unloaded(content, site, self._cell, self._spool / f"from-{site}", largest)
+            path = self._spool / f"from-{site}"
+            found = self._post.opened(self._cells[site], letter, path, exchange.largest, awaited)
         except CodecError:
-            return b""
+            found = b""
+        except MedFedError as error:
+            found = error
+        exchange.arrived.put((site, found))
 
-    @property
-    def _cell(self) -> Any:
-        return self._context.get_engine().get_cell()
+
+class _Exchange:
+    """One question to each of some sites. unanswered: letters that no answer came to; waiting: sites whose answer was
+    not given on; largest: the bytes of the largest answer that is fetched."""
+
+    def __init__(self, letters: dict[str, Letter], deadline: float | None, largest: int) -> None:
+        now = time.monotonic()
+        self.letters, self.unanswered, self.waiting = letters, dict(letters), set(letters)
+        self.largest = largest
+        self.arrived: SimpleQueue[tuple[str, Letter | Buffer | MedFedError]] = SimpleQueue()
+        self._until = None if deadline is None else now + deadline
+        self._pause, self._again = _AGAIN, now + _AGAIN
+
+    def is_late(self) -> bool:
+        """Whether nobody waits any longer."""
+        return self._until is not None and time.monotonic() >= self._until
+
+    def is_to_be_sent_again(self) -> bool:
+        """Whether it is time to ask again; if so, the next time is later."""
+        if time.monotonic() < self._again:
+            return False
+        self._pause = min(2 * self._pause, _AT_MOST)
+        self._again = time.monotonic() + self._pause
+        return True

@@ -32,7 +32,7 @@ class RunController(Controller):  # type: ignore[misc]
     """Conducts one run (see the module)."""
 
     def __init__(self, run: str) -> None:
-        super().__init__(task_check_period=0.02)
+        super().__init__()
         self._run = run
 
     def start_controller(self, fl_ctx: FLContext) -> None:
@@ -45,18 +45,23 @@ class RunController(Controller):  # type: ignore[misc]
     def process_result_of_unknown_task(
         self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext
     ) -> None:
-        """A late answer is dropped: the site has recorded it, and gives it again when asked again."""
+        """FLARE's tasks are not used: there are none to answer."""
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """The whole run; how it ends is told in the run's folder."""
         folder = CoordinatorFolder.open(Path(os.environ[COORDINATOR_VARIABLE]))
         submission = Submission(folder.runs / self._run)
-        carrier = FlareCarrier(self, fl_ctx, abort_signal, submission.folder / "spool")
+        carrier = FlareCarrier(fl_ctx, abort_signal, submission.folder / "spool")
         restart = submission.folder / "restart"
         restart.unlink(missing_ok=True)
         submission.tell("job", sites=sorted(carrier.sites))
         allowed = Revocations(folder.revoked).check
-        presence = Presence(carrier.sites, self.communicator, fl_ctx, lambda gone: submission.tell("gone", sites=gone))
+
+        def told(gone: frozenset[str]) -> None:
+            carrier.gone = gone
+            submission.tell("gone", sites=sorted(gone))
+
+        presence = Presence(carrier.sites, self.communicator, told)
         try:
             with presence.watched():
                 Conductor(folder, submission, carrier, allowed, restart.exists).conduct()

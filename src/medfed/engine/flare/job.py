@@ -10,14 +10,14 @@ COORDINATOR_VARIABLE = "MEDFED_COORDINATOR"
 SITE_VARIABLE = "MEDFED_SITE"
 """The environment variables that name a party's folder to the processes that its service starts."""
 
-TASK = "medfed"
-"""The name of every task."""
+_TASK = "none"
+"""The name of a task of FLARE's, which is never given: questions go by the post."""
 
 CONTROLLER = "medfed.engine.flare.controller.RunController"
 EXECUTOR = "medfed.engine.flare.executor.SiteExecutor"
 
-_INTERVAL = 0.02
-"""Seconds between two questions of a client for work."""
+_INTERVAL = 0.5
+"""Seconds between two questions of a client whether the job goes on."""
 
 HEARTBEAT = 1.0
 """Seconds between two signs of life of a client's process for the job, also while it computes."""
@@ -36,8 +36,6 @@ def write_job(folder: Path, run: str, least_sites: int) -> None:
         {
             "format_version": 2,
             "server": {"task_request_interval": _INTERVAL},
-            "dead_client_grace_period": 0.1,
-            "dead_client_check_lead_time": 0.1,
             "workflows": [{"id": "run", "path": CONTROLLER, "args": {"run": run}}],
             "components": [],
         },
@@ -47,7 +45,7 @@ def write_job(folder: Path, run: str, least_sites: int) -> None:
         {
             "format_version": 2,
             "job_heartbeat_interval": HEARTBEAT,
-            "executors": [{"tasks": [TASK], "executor": {"path": EXECUTOR, "args": {}}}],
+            "executors": [{"tasks": [_TASK], "executor": {"path": EXECUTOR, "args": {}}}],
             "components": [],
             "task_data_filters": [],
             "task_result_filters": [],

@@ -32,6 +32,15 @@ _RIGHTS = (
     *("submit_job", "clone_job", "manage_job", "download_job", "view", "operate"),
     *("shell_commands", "byoc", "server-predeployed-flwr"),
 )
+_COMMUNICATION = {
+    "allow_adhoc_conns": False,
+    "streaming_chunk_size": 2**20,
+    "streaming_window_size": 4 * 2**20,
+    "streaming_ack_interval": 2**20,
+    "streaming_max_blob_size": 64 * 2**20,
+}
+"""What a stream keeps on its way at a time, in bytes, and the largest message of FLARE's own."""
+
 _NOTHING = dict.fromkeys(_RIGHTS, "none")
 _SUBMITTER = _NOTHING | {"submit_job": "any", "manage_job": "n:submitter", "view": "any"}
 
@@ -73,6 +82,7 @@ def harden_kit(kit: Path, kind: Kind) -> None:
     permissions = {"project_admin": _NOTHING, "org_admin": _NOTHING, "lead": lead, "member": _NOTHING}
     _write(kit / "local" / "authorization.json", {"format_version": "1.0", "permissions": permissions})
     _write(kit / "local" / "resources.json", _server_resources(kit) if server else _client_resources())
+    _write(kit / "local" / "comm_config.json", _COMMUNICATION)
     for name in ("authorization", "resources"):
         (kit / "local" / f"{name}.json.default").unlink(missing_ok=True)
 

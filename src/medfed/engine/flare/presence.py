@@ -1,7 +1,7 @@
 """Which of a job's sites are still there: each site's process for the job gives a sign of life every second.
 
-FLARE alone would take minutes to find out that a site died. A site that is silent for too long is reported to it as
-dead, so that nobody waits for its answer; it counts as alive again with its next sign.
+FLARE alone would take minutes to find out that a site died. Nobody waits for the answer of a site that is silent for
+too long; it counts as alive again with its next sign.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ class Presence:
     """The sites of one job; told: called with those that are gone, whenever they change."""
 
     def __init__(
-        self, sites: frozenset[str], communicator: WFCommServer, context: FLContext, told: Callable[[list[str]], None]
+        self, sites: frozenset[str], communicator: WFCommServer, told: Callable[[frozenset[str]], None]
     ) -> None:
         self.gone: frozenset[str] = frozenset()
         self._communicator = communicator
-        self._context = context
         self._told = told
         self._due = dict.fromkeys(sites, time.monotonic() + _STARTING)
 
@@ -59,8 +58,6 @@ class Presence:
 
     def _look(self) -> None:
         gone = frozenset(site for site, due in self._due.items() if due < time.monotonic())
-        for site in gone - self.gone:
-            self._communicator.process_dead_client_report(site, self._context)
         if gone != self.gone:
             self.gone = gone
-            self._told(sorted(gone))
+            self._told(gone)
