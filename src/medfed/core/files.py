@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from medfed.core.errors import RunFolderError
@@ -12,7 +12,7 @@ from medfed.core.errors import RunFolderError
 
 def write_atomically(
     path: Path,
-    data: bytes | str | Iterator[str],
+    data: bytes | str | Iterable[str | bytes | memoryview],
     *,
     durable: bool = False,
     mode: int | None = None,
@@ -20,20 +20,30 @@ def write_atomically(
 ) -> None:
     """Write beside the file, then rename over it; ``durable`` also forces it to the disk (fsync).
 
-    data: all of it, or pieces of text, of which memory holds one at a time. mode: permission bits set before any
+    data: all of it, or pieces, of which memory need hold one at a time. mode: permission bits set before any
     content is written. spare: a file beside it that nobody needs any more, to be written over and renamed, which is
     quicker than to make one and to remove the other. Raises RunFolderError where the disk is full or the folder
     cannot be written; the old file, if there was one, is whole.
     """
-    partial = spare or path.with_name(f".{path.name}.partial")
-    try:
+    with written_whole(path, durable=durable, spare=spare) as partial:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT, 0o666 if mode is None else mode)
         with os.fdopen(descriptor, "wb") as file:
             for piece in (data,) if isinstance(data, bytes | str) else data:
                 file.write(piece.encode() if isinstance(piece, str) else piece)
             file.truncate()
-            if durable:
-                file.flush()
+
+
+@contextlib.contextmanager
+def written_whole(path: Path, *, durable: bool = False, spare: Path | None = None) -> Iterator[Path]:
+    """A file beside it, to be written in the block, at whose end it takes the place of the other; or goes, if it fails.
+
+    durable, spare, and what it raises: as :func:`write_atomically`.
+    """
+    partial = spare or path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        if durable:
+            with partial.open("rb") as file:
                 os.fsync(file.fileno())
         partial.replace(path)
         if durable:

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from medfed.core.codec import decode, encode
+from medfed.core.codec import decode, parts
 from medfed.core.errors import CodecError, RunFolderError
 from medfed.core.files import write_atomically
 from medfed.core.messages import Message
@@ -113,7 +113,7 @@ class RunFolder:
             ) from error
         others = sorted(set(self._checkpoints()) - {state.round})
         spare = self._checkpoint(others.pop(0)) if len(others) > 1 else None
-        write_atomically(self._checkpoint(state.round), encode(Checkpoint(state, written)), spare=spare)
+        write_atomically(self._checkpoint(state.round), parts(Checkpoint(state, written)), spare=spare)
         for number in others if state.stopped else others[:-1]:
             self._checkpoint(number).unlink(missing_ok=True)
 

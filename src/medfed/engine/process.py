@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from medfed.evaluate.evaluation import FEDERATED, Candidate, Curve, curves, eval
 from medfed.metrics.measure import Measure, Measures
 from medfed.models.catalogue import NetworkCache
 from medfed.spec.task import ModelSpec, TaskSpec
+
+_NOTHING: Vector = np.empty(0, np.float32)
 
 OWN_METRICS = 50
 """Sites whose own metrics are asked for after every round; where more take part, after the last one only."""
@@ -106,14 +109,15 @@ class Process:
         data = self.task.data
         agreed = agreed_columns(self.federation, data, self.task.task_type)
         check_classes(len(agreed.classes), self.task)
+        initial = cache(self._initial_weights)  # many lanes, hardly ever different inputs
         lanes = []
         for lane in self.strategy.lanes:
             trainers = self.federation.restricted(lane.trainers)
             encoding = fit_encoding(trainers, agreed, data)
             for sites in dict.fromkeys((lane.trainers, lane.serves)):
                 adopt_encoding(self.federation.restricted(sites), encoding)
-            algorithm = self._algorithm(encoding)
-            lanes.append(LaneState(encoding, algorithm.initialize(trainers)))
+            weights = initial(input_shape(encoding, self.task.model), len(encoding.classes))
+            lanes.append(LaneState(encoding, self._algorithm(weights).initialize(trainers)))
         return RunState(0, tuple(lanes), self._versions(), Progress(), self._absences(()), "")
 
     def sheets(self, state: RunState) -> dict[str, DataSheet]:
@@ -131,7 +135,7 @@ class Process:
         self._begin(state, number)
         lanes = tuple(self._advance(lane, kept) for lane, kept in zip(self.strategy.lanes, state.lanes, strict=True))
         limit = number >= self.task.federation.total_rounds
-        done = all(self._algorithm(lane.encoding).done(lane.algorithm) for lane in lanes)
+        done = all(self._algorithm().done(lane.algorithm) for lane in lanes)
         due = done or limit or number % self.task.evaluation.every == 0
         split = Split(self.task.monitored_split)
         metrics = self._measure(lanes, split, number, self.federation.cohort()) if due else RoundMetrics(number, ())
@@ -163,26 +167,29 @@ class Process:
         return {lane.name: weights for lane, _, weights in self._models(state.lanes)}
 
     def _advance(self, lane: Lane, kept: LaneState) -> LaneState:
-        algorithm = self._algorithm(kept.encoding)
+        algorithm = self._algorithm()
         if algorithm.done(kept.algorithm):
             return kept
         trainers = self.federation.restricted(lane.trainers)
         return LaneState(kept.encoding, algorithm.round(trainers, kept.algorithm))
 
-    def _algorithm(self, encoding: Encoding) -> Algorithm[Message]:
-        shape, classes = input_shape(encoding, self.task.model), len(encoding.classes)
-        if self.networks.get(shape, classes).has_statistics and not self.strategy.kind.AVERAGES:
+    def _initial_weights(self, shape: tuple[int, ...], classes: int) -> Vector:
+        network = self.networks.fresh(shape, classes)
+        if network.has_statistics and not self.strategy.kind.AVERAGES:
             strategy, model = self.task.federation.strategy.name, self.task.model.name
             raise UserError(
                 f"{strategy} cannot aggregate the running statistics (batch normalisation) of {model}",
                 remedy="choose a strategy that averages: fedavg, fedprox or scaffold",
             )
-        initial = self.networks.initial_weights(shape, classes)
+        return network.vector()
+
+    def _algorithm(self, initial: Vector = _NOTHING) -> Algorithm[Message]:
+        """The lanes' algorithm; once there is a state, it needs the initial weights no more."""
         return self.strategy.algorithm(initial, self.task.federation.total_rounds, self.task.stop.tolerance)
 
     def _models(self, lanes: tuple[LaneState, ...]) -> Iterator[tuple[Lane, Encoding, Vector]]:
         for lane, kept in zip(self.strategy.lanes, lanes, strict=True):
-            yield lane, kept.encoding, self._algorithm(kept.encoding).result(kept.algorithm).weights
+            yield lane, kept.encoding, self._algorithm().result(kept.algorithm).weights
 
     def _candidates(self, lanes: tuple[LaneState, ...], split: Split, sites: tuple[str, ...]) -> dict[str, Candidate]:
         chosen = frozenset(sites)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -112,7 +112,7 @@ class Simulation:
 def attached(simulation: Simulation) -> Iterator[Simulation]:
     """Give the files back, and end other processes, whatever happens."""
     try:
-        with rare_collections():
+        with rare_collections() if simulation.simulated else nullcontext():
             yield simulation
     finally:
         simulation.detach()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medfed.core.codec import decode, encode
 from medfed.core.errors import CodecError, RunFolderError, UserError
 from medfed.core.examples import Examples
-from medfed.core.files import write_atomically
+from medfed.core.files import write_atomically, written_whole
 from medfed.data.encoding import Encoding, encode_rows
 from medfed.data.raw import RawTable
 from medfed.engine.process import Process, RunState, input_shape
@@ -29,16 +29,21 @@ if TYPE_CHECKING:
 
 def save_models(process: Process, state: RunState, folder: Path) -> None:
     """``model.safetensors`` and ``encoding.bin``; with one model per site, both below ``models/<site>/``."""
-    from safetensors.torch import save
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
 
     for (lane, weights), kept in zip(process.weights(state).items(), state.lanes, strict=True):
         place = folder / "models" / lane if lane else folder
         place.mkdir(parents=True, exist_ok=True)
         network = _network(process.task, kept.encoding)
         network.load(weights)
-        tensors = {name: tensor.detach().clone() for name, tensor in network.module.state_dict().items()}
+        tensors = {name: tensor.numpy() for name, tensor in network.module.state_dict().items()}
         about = {"task": process.federation.conversation.task}  # one entry: the library writes several in any order
-        write_atomically(place / "model.safetensors", save(tensors, about))
+        with written_whole(place / "model.safetensors") as partial:
+            try:
+                save_file(tensors, partial, about)
+            except SafetensorError as error:  # a full disk, say
+                raise OSError(str(error)) from error
         write_atomically(place / "encoding.bin", encode(kept.encoding))
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from medfed.core.errors import UserError
-from medfed.core.messages import Vector
 from medfed.core.registry import Registry
 from medfed.models.network import Network
 from medfed.spec.task import ModelSpec
@@ -66,17 +65,14 @@ class NetworkCache:
         self._spec = spec
         self._seed = seed
         self._networks: dict[tuple[tuple[int, ...], int], Network] = {}
-        self._initial: dict[tuple[tuple[int, ...], int], Vector] = {}
 
     def get(self, input_shape: tuple[int, ...], classes: int) -> Network:
         """The network for these inputs and classes; its weights are whatever was loaded last."""
         key = (tuple(input_shape), classes)
         if key not in self._networks:
-            network = build_network(self._spec, key[0], outputs_for(classes), self._seed)
-            self._networks[key], self._initial[key] = network, network.vector()
+            self._networks[key] = self.fresh(*key)
         return self._networks[key]
 
-    def initial_weights(self, input_shape: tuple[int, ...], classes: int) -> Vector:
-        """The weights that a new network starts from, under the task's seed."""
-        self.get(input_shape, classes)
-        return self._initial[tuple(input_shape), classes]
+    def fresh(self, input_shape: tuple[int, ...], classes: int) -> Network:
+        """A new network, which has the weights that training starts from; nobody else has it."""
+        return build_network(self._spec, tuple(input_shape), outputs_for(classes), self._seed)

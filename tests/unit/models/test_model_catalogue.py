@@ -156,11 +156,11 @@ def test_any_factory_of_modules_will_do(plugin):
         build_network(spec("open_net", refuse=True), (4,), 1, 8)
 
 
-def test_sites_of_one_shape_share_a_network_and_the_initial_weights_stay():
+def test_sites_of_one_shape_share_a_network_and_a_fresh_one_has_the_initial_weights():
     cache = NetworkCache(spec("logistic"), seed=4)
     network = cache.get((5,), 2)
     assert cache.get((5,), 2) is network
     assert cache.get((6,), 2) is not network
     network.flat.zero_()
-    np.testing.assert_array_equal(cache.initial_weights((5,), 2), seeded_layers(4, 5, 1))
-    np.testing.assert_array_equal(cache.initial_weights((5,), 3), seeded_layers(4, 5, 3))
+    np.testing.assert_array_equal(cache.fresh((5,), 2).vector(), seeded_layers(4, 5, 1))
+    np.testing.assert_array_equal(cache.fresh((5,), 3).vector(), seeded_layers(4, 5, 3))

@@ -76,17 +76,17 @@ class DeployedParties:
         self.own = head
 
     def close(self, status: str) -> dict[str, Head]:
-        """Tell every site that the run is over; their last heads, of those that answer."""
-        messages = {site: self._message(site, EndRun(status)) for site in self.keys}
+        """Tell every site that was not revoked that the run is over; their last heads, of those that answer."""
+        messages = {site: self._message(site, EndRun(status)) for site in self._welcome()}
         for site, content in self._carried(messages):
             with contextlib.suppress(MedFedError):
                 self._opened(site, content)
         return self.sign_heads(0)
 
     def hand_over(self, folder: Path) -> frozenset[str]:
-        """Give every site the trained model of a run folder; the sites that have it now."""
+        """Give every site that was not revoked the trained model of a run folder; the sites that have it now."""
         shared = None if (folder / "models").is_dir() else _trained(folder)
-        messages = {site: self._message(site, shared or _trained(folder / "models" / site)) for site in self.keys}
+        messages = {site: self._message(site, shared or _trained(folder / "models" / site)) for site in self._welcome()}
         kept = set()
         for site, content in self._carried(messages):
             with contextlib.suppress(MedFedError):
@@ -124,6 +124,13 @@ class DeployedParties:
             return told
         return RoundFigures(told.round, tuple(each for each in told.figures if each.site in (site, FEDERATED)))
 
+    def _welcome(self) -> Iterator[str]:
+        """The sites that were not revoked."""
+        for site in self.keys:
+            with contextlib.suppress(Refused):
+                self.allowed(site)
+                yield site
+
     def _refusal(self, request: Request) -> Reply | None:
         try:
             self.allowed(request.site)
@@ -133,7 +140,6 @@ class DeployedParties:
 
     def _reply(self, request: Request, content: Buffer) -> Reply:
         try:
-            self.allowed(request.site)
             reply = self._opened(request.site, content)
             if isinstance(reply, Reply) and isinstance(reply.body, Failure):
                 reply = reply.body
@@ -147,7 +153,8 @@ class DeployedParties:
         return reply
 
     def _opened(self, site: str, content: Buffer) -> Message:
-        """What a site answered, after its head was checked. Raises CodecError, LedgerError."""
+        """What a site answered, after its head was checked. Raises Refused, CodecError, LedgerError."""
+        self.allowed(site)
         answer = decode(content, FromSite)
         if answer.site != site:
             raise CodecError("it answered in another site's name")

@@ -6,10 +6,13 @@ that has answered answers once more.
 
 from __future__ import annotations
 
+import gc
 import secrets
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -34,8 +37,9 @@ _LOOK_UP = 0.2
 _AGAIN, _AT_MOST = 0.25, 5.0
 """Seconds until a question is sent again; twice as many the next time, and at most so many."""
 
-_FETCHING = 4
-"""Large answers that are fetched at a time."""
+_FETCHING, _SLOW = 4, 5.0
+"""Large answers that are fetched at a time, so that few are on their way in memory; but nobody waits for a slow one
+longer than so many seconds."""
 
 
 class FlareCarrier:
@@ -47,6 +51,7 @@ class FlareCarrier:
         self._cells = {client.name: FQCN.join([client.get_fqcn(), context.get_job_id()]) for client in clients}
         self._sites = {cell: site for site, cell in self._cells.items()}
         self._exchanges: dict[str, _Exchange] = {}
+        self._turns = threading.Semaphore(_FETCHING)
         self._abort = abort
         self._spool = spool
         self._post = Post(engine.get_cell(), self._received)
@@ -72,7 +77,7 @@ class FlareCarrier:
         return self._arriving(number, exchange)
 
     def _arriving(self, number: str, exchange: _Exchange) -> Iterator[tuple[str, Buffer]]:
-        with ThreadPoolExecutor(_FETCHING, "medfed-fetch") as fetchers:
+        with ThreadPoolExecutor(len(exchange.letters) or 1, "medfed-fetch") as fetchers:
             try:
                 while exchange.waiting:
                     if self._abort.triggered:
@@ -99,6 +104,8 @@ class FlareCarrier:
                 del self._exchanges[number]
                 for letter in exchange.letters.values():
                     self._post.withdraw(letter)
+        if any(letter.size for letter in exchange.letters.values()):
+            _collect()
 
     def _send(self, exchange: _Exchange) -> None:
         for site, letter in exchange.unanswered.items():
@@ -116,6 +123,7 @@ class FlareCarrier:
             return number in self._exchanges and site not in self.gone and not self._abort.triggered
 
         found: Buffer | MedFedError
+        mine = self._turns.acquire(timeout=_SLOW)
         try:
             path = self._spool / f"from-{site}"
             found = self._post.opened(self._cells[site], letter, path, exchange.largest, awaited)
@@ -123,7 +131,23 @@ class FlareCarrier:
             found = b""
         except MedFedError as error:
             found = error
+        finally:
+            if mine:
+                self._turns.release()
         exchange.arrived.put((site, found))
+
+
+def _collect() -> None:
+    """Free what FLARE's streams leave behind in circles, chunks included."""
+    _spare_collector()
+    gc.collect()
+
+
+@cache
+def _spare_collector() -> None:
+    """Keep Python's collector from looking through all that there is by now, mostly modules, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 class _Exchange:

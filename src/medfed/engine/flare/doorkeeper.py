@@ -1,11 +1,13 @@
 """The FLARE server's component that turns away revoked sites, and certificates that were replaced.
 
 FLARE knows no revocation: whoever shows a certificate that the root signed may register. This asks the coordinator's
-list when a client registers, for its certificate, and at every message of a client, for its name.
+list for the certificate when a client registers and whenever anything comes by its connection, which is closed where it
+was revoked; and for the client's name at every message.
 """
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.fl_exception import UnsafeComponentError
 from nvflare.fuel.f3.cellnet.defs import IdentityChallengeKey, ReturnCode
 from nvflare.fuel.f3.cellnet.utils import make_reply
+from nvflare.fuel.f3.connection import Connection
 from nvflare.fuel.f3.message import Message
 from nvflare.private.defs import CellMessageHeaderKeys
 
@@ -39,6 +42,11 @@ class Doorkeeper(FLComponent):  # type: ignore[misc]
         try:
             server = fl_ctx.get_prop(FLContextKey.SITE_OBJ)
             server.cell.core_cell.add_incoming_filter(channel="*", topic="*", cb=self._message)
+            connections = server.cell.core_cell.communicator.conn_manager
+            process = connections.process_frame
+            connections.process_frame = lambda line, frame: (
+                process(line, frame) if self._holds(line.conn) else line.conn.close()
+            )
             clients = server.client_manager
             authenticate = clients.authenticate
             clients.authenticate = lambda request, context: (
@@ -46,6 +54,19 @@ class Doorkeeper(FLComponent):  # type: ignore[misc]
             )
         except Exception as error:  # FLARE goes on after any other exception of a component
             raise UnsafeComponentError("the list of revoked sites cannot be kept") from error
+
+    def _holds(self, connection: Connection) -> bool:
+        """Whether the certificate of whoever is connected may still be used; who is within this machine needs none."""
+        shown = getattr(getattr(connection, "sock", None), "getpeercert", None)
+        try:
+            if shown is not None:
+                self._revocations.check_certificate(sha256(shown(binary_form=True) or b"").hexdigest())
+        except Refused as refused:
+            self.logger.warning(f"turned away: {refused.where}: {refused.cause}")
+            return False
+        except (OSError, ValueError):  # it was closed meanwhile
+            return False
+        return True
 
     def _message(self, message: Message) -> Message | None:
         """An answer in place of the server's to a revoked site's message; nothing for all others."""

@@ -37,7 +37,7 @@ class FlareProcess:
         self._process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-I", "-S", bound.__file__, str(os.getpid()), *command],
             cwd=workspace,
-            env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **environment, "PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
