@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfed.core.errors import CodecError
+from medfed.core.mapped import pieces
 
 Vector: TypeAlias = NDArray[np.float32]
 """A flat float32 vector: all of a network's parameters, then its floating-point buffers, in library order."""
@@ -119,7 +120,7 @@ def add(total: M | None, contribution: M) -> M:
     names = additive_fields(kind)
     values = [getattr(contribution, name) for name in names]
     if total is None:
-        return kind(*[value.copy() if isinstance(value, np.ndarray) else value for value in values])
+        return kind(*[_copied(value) if isinstance(value, np.ndarray) else value for value in values])
     totals = [getattr(total, name) for name in names]
     for name, left, right in zip(names, totals, values, strict=True):
         arrays = isinstance(left, np.ndarray), isinstance(right, np.ndarray)
@@ -127,10 +128,29 @@ def add(total: M | None, contribution: M) -> M:
             raise CodecError(f"{kind.__name__}.{name} has another shape or type than at the other sites")
     return kind(
         *[
-            np.add(left, right, out=left) if isinstance(left, np.ndarray) else left + right
+            _increased(left, right) if isinstance(left, np.ndarray) else left + right
             for left, right in zip(totals, values, strict=True)
         ]
     )
+
+
+def _copied(array: NDArray[Any]) -> NDArray[Any]:
+    copy = np.empty(array.shape, array.dtype)
+    into, values = copy.reshape(-1), array.reshape(-1)
+    for part in pieces(values, _ADDED_AT_A_TIME):
+        into[part] = values[part]
+    return copy
+
+
+def _increased(total: NDArray[Any], array: NDArray[Any]) -> NDArray[Any]:
+    into, values = total.reshape(-1), array.reshape(-1)
+    for part in pieces(values, _ADDED_AT_A_TIME):
+        np.add(into[part], values[part], out=into[part])
+    return total
+
+
+_ADDED_AT_A_TIME = 2**20
+"""Elements: few enough that a contribution in a file is never in memory as a whole."""
 
 
 def shapes_of(message: Message) -> tuple[Any, ...]:
@@ -156,8 +176,8 @@ def _within(value: Any, bound: float) -> bool:
     if isinstance(value, int | float):
         return -bound <= value <= bound
     flat = np.asarray(value).reshape(-1)
-    for start in range(0, flat.size, _AT_A_TIME):
-        few = flat[start : start + _AT_A_TIME]
+    for part in pieces(flat, _AT_A_TIME):
+        few = flat[part]
         if not (-bound <= float(np.minimum.reduce(few)) and float(np.maximum.reduce(few)) <= bound):
             return False
     return True

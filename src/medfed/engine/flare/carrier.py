@@ -6,13 +6,10 @@ that has answered answers once more.
 
 from __future__ import annotations
 
-import gc
 import secrets
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -24,8 +21,10 @@ from nvflare.fuel.f3.cellnet.fqcn import FQCN
 from medfed.core.codec import Buffer, parts
 from medfed.core.errors import CodecError, MedFedError
 from medfed.engine.deployed.messages import ToSite
+from medfed.engine.flare.guard import collect_often
 from medfed.engine.flare.letters import Letter
 from medfed.engine.flare.post import Post
+from medfed.engine.flare.turns import Turns
 
 _LEAST_LARGEST = 64 * 2**20
 _TIMES_LARGER = 4
@@ -37,10 +36,6 @@ _LOOK_UP = 0.2
 _AGAIN, _AT_MOST = 0.25, 5.0
 """Seconds until a question is sent again; twice as many the next time, and at most so many."""
 
-_FETCHING, _SLOW = 4, 5.0
-"""Large answers that are fetched at a time, so that few are on their way in memory; but nobody waits for a slow one
-longer than so many seconds."""
-
 
 class FlareCarrier:
     """The clients of one job. spool: a folder for large answers on their way. gone: sites that died, as others find."""
@@ -51,7 +46,7 @@ class FlareCarrier:
         self._cells = {client.name: FQCN.join([client.get_fqcn(), context.get_job_id()]) for client in clients}
         self._sites = {cell: site for site, cell in self._cells.items()}
         self._exchanges: dict[str, _Exchange] = {}
-        self._turns = threading.Semaphore(_FETCHING)
+        self._turns = Turns()
         self._abort = abort
         self._spool = spool
         self._post = Post(engine.get_cell(), self._received)
@@ -83,20 +78,20 @@ class FlareCarrier:
                     if self._abort.triggered:
                         raise MedFedError("the job was aborted", remedy="the run goes on from its checkpoint")
                     exchange.waiting -= self.gone
-                    if exchange.is_late():
-                        return
                     if exchange.is_to_be_sent_again():
                         self._send(exchange)
                     try:
                         site, found = exchange.arrived.get(timeout=_LOOK_UP)
                     except Empty:
+                        if exchange.is_late():
+                            break
                         continue
                     if isinstance(found, Letter):
                         if exchange.unanswered.pop(site, None) is not None:
                             fetchers.submit(self._fetch, number, exchange, site, found)
                     elif isinstance(found, MedFedError):
                         raise found
-                    elif site in exchange.waiting:
+                    elif site in exchange.waiting - self.gone:
                         exchange.waiting.remove(site)
                         yield site, found
                     del found
@@ -105,7 +100,7 @@ class FlareCarrier:
                 for letter in exchange.letters.values():
                     self._post.withdraw(letter)
         if any(letter.size for letter in exchange.letters.values()):
-            _collect()
+            collect_often()
 
     def _send(self, exchange: _Exchange) -> None:
         for site, letter in exchange.unanswered.items():
@@ -123,31 +118,14 @@ class FlareCarrier:
             return number in self._exchanges and site not in self.gone and not self._abort.triggered
 
         found: Buffer | MedFedError
-        mine = self._turns.acquire(timeout=_SLOW)
         try:
-            path = self._spool / f"from-{site}"
-            found = self._post.opened(self._cells[site], letter, path, exchange.largest, awaited)
+            with self._turns.turn():
+                found = self._post.opened(self._cells[site], letter, self._spool, exchange.largest, awaited)
         except CodecError:
             found = b""
         except MedFedError as error:
             found = error
-        finally:
-            if mine:
-                self._turns.release()
         exchange.arrived.put((site, found))
-
-
-def _collect() -> None:
-    """Free what FLARE's streams leave behind in circles, chunks included."""
-    _spare_collector()
-    gc.collect()
-
-
-@cache
-def _spare_collector() -> None:
-    """Keep Python's collector from looking through all that there is by now, mostly modules, again and again."""
-    gc.collect()
-    gc.freeze()
 
 
 class _Exchange:

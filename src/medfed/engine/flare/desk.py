@@ -26,6 +26,7 @@ class Desk:
         self._letters: SimpleQueue[Letter | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._newest = ""
+        self._seen: set[str] = set()
         self._answer: Letter | None = None
         self._closed = False
         self._post = Post(cell, self._received)
@@ -42,14 +43,15 @@ class Desk:
         if origin != self._coordinator:
             return
         with self._lock:
-            known, answer = letter.number == self._newest, self._answer
-            if not known:
+            new, newest, answer = letter.number not in self._seen, letter.number == self._newest, self._answer
+            if new:
+                self._seen.add(letter.number)
                 self._newest, self._answer = letter.number, None
-        if not known:
+        if new:
             if answer is not None:
                 self._post.withdraw(answer)
             self._letters.put(letter)
-        elif answer is not None:
+        elif newest and answer is not None:
             self._post.send(origin, answer)
 
     def _work(self) -> None:
@@ -68,10 +70,10 @@ class Desk:
 
     def _answered(self, letter: Letter) -> Letter:
         """The answer to a letter; an empty one after a fault, since the text of an exception would say too much."""
-        path, site = self._site.folder.path / "spool" / "received", self._site
+        spool, site = self._site.folder.path / "spool", self._site
         try:
             try:
-                message = self._post.opened(self._coordinator, letter, path, site.largest, lambda: not self._closed)
+                message = self._post.opened(self._coordinator, letter, spool, site.largest, lambda: not self._closed)
                 answer = site.respond(message)
             except MedFedError as error:
                 answer = site.decline(error)

@@ -25,6 +25,7 @@ from nvflare.fuel.f3.message import Message
 from nvflare.private.defs import CellMessageHeaderKeys
 
 from medfed.core.errors import Refused
+from medfed.engine.flare.guard import collect_often
 from medfed.engine.flare.revocation import Revocations
 
 
@@ -37,6 +38,8 @@ class Doorkeeper(FLComponent):  # type: ignore[misc]
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Take up its place as the server starts; the server does not start where that fails."""
+        if event_type == EventType.SYSTEM_START:
+            collect_often()
         if event_type != EventType.SYSTEM_BOOTSTRAP:
             return
         try:

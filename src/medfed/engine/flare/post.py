@@ -23,6 +23,7 @@ from medfed.core.errors import CodecError
 from medfed.core.messages import Message
 from medfed.engine.flare.letters import Letter, Wanted
 from medfed.engine.flare.streams import Download, Pieces
+from medfed.engine.flare.turns import Turns
 
 LARGE = 2**20
 """The bytes from which on a message is fetched rather than sent."""
@@ -40,8 +41,9 @@ class Post:
         self._cell = cell
         self._received = received
         self._offered: dict[str, tuple[str, Sequence[Buffer]]] = {}
+        self._asked: dict[str, int] = {}  # the newest attempt at each
         self._downloads: dict[tuple[str, str], Download] = {}
-        self._lock = threading.Lock()
+        self._turns = Turns()
         cell.core_cell.register_request_cb(_CHANNEL, _LETTER, self._letter_came)
         cell.core_cell.register_request_cb(_CHANNEL, _WANTED, self._wanted_came)
         cell.register_stream_cb(_CHANNEL, _STREAM, self._stream_came)
@@ -58,13 +60,14 @@ class Post:
     def withdraw(self, letter: Letter) -> None:
         """Let go of what was kept for a letter."""
         self._offered.pop(letter.reference, None)
+        self._asked.pop(letter.reference, None)
 
     def send(self, to: str, letter: Letter) -> None:
         """Send a letter. It may get lost, as any: who awaits an answer sends it again."""
         self._tell(to, _LETTER, letter)
 
-    def opened(self, source: str, letter: Letter, path: Path, largest: int, awaited: Callable[[], bool]) -> Buffer:
-        """The encoded message of a letter; a large one is fetched, and stands in a file whose name is gone.
+    def opened(self, source: str, letter: Letter, folder: Path, largest: int, awaited: Callable[[], bool]) -> Buffer:
+        """The encoded message of a letter; a large one is fetched into a file without a name in the folder.
 
         Raises CodecError for a larger one, or where it does not arrive while it is ``awaited``; RunFolderError.
         """
@@ -72,7 +75,7 @@ class Post:
             raise CodecError("a message is larger than there is reason for")
         if not letter.reference or letter.size <= 0:
             return letter.content
-        download = Download(letter, path)
+        download = Download(letter, folder)
         self._downloads[source, letter.reference] = download
         try:
             return download.whole(lambda wanted: self._tell(source, _WANTED, wanted), awaited)
@@ -82,6 +85,13 @@ class Post:
 
     def _tell(self, to: str, topic: str, message: Message) -> None:
         self._cell.core_cell.fire_and_forget(_CHANNEL, topic, to, Cargo(payload=encode(message)), optional=True)
+
+    def _stream(self, to: str, wanted: Wanted, pieces: Sequence[Buffer]) -> None:
+        """Send the rest of what was offered; what FLARE cannot send, the other side asks for again."""
+        cargo = Cargo({_REFERENCE: wanted.reference, _ATTEMPT: wanted.attempt}, Pieces(pieces, wanted.position))
+        with self._turns.turn(), contextlib.suppress(StreamError):
+            if self._asked.get(wanted.reference) == wanted.attempt:
+                self._cell.send_stream(_CHANNEL, _STREAM, to, cargo, optional=True).result()
 
     # ------------------------------------------------------------------------------------- called by FLARE's threads
 
@@ -94,9 +104,8 @@ class Post:
             wanted, origin = decode(_bytes(cargo), Wanted), _origin(cargo.headers)
             to, pieces = self._offered.get(wanted.reference, ("", ()))
             if to == origin and 0 <= wanted.position < sum(map(len, pieces)):
-                headers = {_REFERENCE: wanted.reference, _ATTEMPT: wanted.attempt}
-                stream = Pieces(pieces, wanted.position)
-                self._cell.send_stream(_CHANNEL, _STREAM, origin, Cargo(headers, stream), optional=True)
+                self._asked[wanted.reference] = wanted.attempt
+                threading.Thread(target=self._stream, args=(origin, wanted, pieces), daemon=True).start()
 
     def _stream_came(self, future: StreamFuture, stream: Stream, resume: bool) -> None:
         headers = stream.get_headers() or {}

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from nvflare.fuel.f3.streaming.stream_types import Stream, StreamError
 
@@ -57,20 +58,21 @@ class Pieces(Stream):  # type: ignore[misc]
 class Download:
     """A large message that is being fetched into a file. Several streams may bring parts of it, one after the other."""
 
-    def __init__(self, letter: Letter, path: Path) -> None:
-        """The file is made, and only its owner reads it."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        self._reference, self._size, self._path = letter.reference, letter.size, path
-        self._file = path.open("xb", buffering=0)
-        path.chmod(0o600)
+    def __init__(self, letter: Letter, folder: Path) -> None:
+        """The file is made in a folder; it has no name, and only its owner reads it. Raises RunFolderError."""
+        self._reference, self._size, self._folder = letter.reference, letter.size, folder
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file = TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - see close
+        except OSError as error:
+            raise self._unwritable(error) from error
         self._changed = threading.Condition()
         self._attempt = self._position = 0
         self._fault: Exception | None = None
 
     def append(self, attempt: int, stream: Stream) -> None:
         """Take what a stream brings, unless a later attempt has begun. Raises StreamError, which ends the stream."""
-        while data := stream.read(_PIECE):
+        while data := memoryview(stream.read(_PIECE)).cast("B"):
             with self._changed:
                 if attempt != self._attempt:
                     raise StreamError("another attempt has begun")
@@ -91,15 +93,13 @@ class Download:
             stalls = stalls + 1 if self._position == before else 0
         if self._position < self._size:
             raise CodecError(f"a message did not arrive: {self._size - self._position} of its bytes are missing")
-        with self._path.open("rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
 
     def close(self) -> None:
         """Let go of the file, of which a view stays; later streams bring nothing."""
         with self._changed:
             self._attempt = -1
             self._file.close()
-            self._path.unlink(missing_ok=True)
 
     def _next(self) -> Wanted:
         with self._changed:
@@ -119,7 +119,7 @@ class Download:
             raise self._fault
         return self._position == self._size
 
-    def _write(self, data: Buffer) -> None:
+    def _write(self, data: memoryview) -> None:
         if len(data) > self._size - self._position:
             self._fault = CodecError("more bytes came than were announced")
             raise StreamError("more bytes came than were announced")
@@ -129,8 +129,9 @@ class Download:
                 self._position += written
                 data = data[written:]
         except OSError as error:
-            remedy = "free disk space or mend the folder's permissions"
-            self._fault = RunFolderError(
-                f"cannot write ({error.strerror or error})", where=str(self._path), remedy=remedy
-            )
+            self._fault = self._unwritable(error)
             raise StreamError("it cannot be written") from error
+
+    def _unwritable(self, error: OSError) -> RunFolderError:
+        remedy = "free disk space or mend the folder's permissions"
+        return RunFolderError(f"cannot write ({error.strerror or error})", where=str(self._folder), remedy=remedy)
