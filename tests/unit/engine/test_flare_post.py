@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import random
 import socket
@@ -30,7 +31,7 @@ from nvflare.apis.signal import Signal
 from nvflare.fuel.f3.cellnet.cell import Cell
 from nvflare.fuel.f3.cellnet.core_cell import CoreCell
 from nvflare.fuel.f3.message import Message as Cargo
-from nvflare.fuel.f3.streaming.stream_types import Stream, StreamError
+from nvflare.fuel.f3.streaming.stream_types import Stream, StreamError, StreamFuture
 
 from medfed.core.codec import Buffer, decode, encode
 from medfed.core.errors import CodecError, MedFedError, Refused, RunFolderError
@@ -137,14 +138,17 @@ def odd_pieces(megabytes: int = 5) -> list[Buffer]:
 def asked_positions(monkeypatch: pytest.MonkeyPatch, lost: int = 0) -> list[tuple[str, int]]:
     """To whom streams are sent, and from where on; so many of the first are not sent at all."""
     asked: list[tuple[str, int]] = []
-    stream = Post._stream
+    send_stream = Cell.send_stream
 
-    def noted(self: Post, to: str, wanted: Wanted, pieces: Sequence[Buffer]) -> None:
-        asked.append((to, wanted.position))
+    def noted(self: Cell, channel: str, topic: str, to: str, cargo: Cargo, optional: bool) -> StreamFuture:
+        asked.append((to, cargo.payload._position))
         if len(asked) > lost:
-            stream(self, to, wanted, pieces)
+            return send_stream(self, channel, topic, to, cargo, optional=optional)
+        nothing = StreamFuture(0)
+        nothing.set_result(0)
+        return nothing
 
-    monkeypatch.setattr(Post, "_stream", noted)
+    monkeypatch.setattr(Cell, "send_stream", noted)
     return asked
 
 
@@ -277,19 +281,18 @@ def test_what_another_cell_streams_is_not_taken(
     sender, receiver = office(cells, FIRST), office(cells, SERVER)
     letter = sender.post.letter("mine", odd_pieces(), SERVER)
     forged: list[str] = []
-    stream = Post._stream
+    send_stream = Cell.send_stream
 
-    def late(self: Post, to: str, wanted: Wanted, pieces: Sequence[Buffer]) -> None:
-        headers = {posts._REFERENCE: wanted.reference, posts._ATTEMPT: wanted.attempt}
-        cargo = Cargo(headers, Pieces([bytes(2 * 2**20)], 0))
+    def late(self: Cell, channel: str, topic: str, to: str, cargo: Cargo, optional: bool) -> StreamFuture:
+        other = Cargo(dict(cargo.headers), Pieces([bytes(2 * 2**20)], 0))
         with suppress(StreamError):
-            cells[SECOND].send_stream(posts._CHANNEL, posts._STREAM, SERVER, cargo, optional=True).result(LONG)
+            send_stream(cells[SECOND], channel, topic, to, other, optional=True).result(LONG)
         forged.append(to)
         time.sleep(A_WHILE / 2)
-        stream(self, to, wanted, pieces)
+        return send_stream(self, channel, topic, to, cargo, optional=optional)
 
     monkeypatch.setattr(streams, "_STALLED", LONG)
-    monkeypatch.setattr(Post, "_stream", late)
+    monkeypatch.setattr(Cell, "send_stream", late)
     assert fetched(receiver, sender, letter, tmp_path) == b"".join(odd_pieces())
     assert forged == [SERVER]
 
@@ -347,11 +350,16 @@ def test_a_late_stream_of_an_earlier_attempt_changes_nothing(
             return super().read(size)
 
     class Careful(Pieces):
-        """Lets the other one go on first."""
+        """Lets the other one go on when some of its own has arrived."""
+
+        def __init__(self, pieces: Sequence[Buffer], position: int) -> None:
+            super().__init__(pieces, position)
+            self._end = position + 2_500_000
 
         def read(self, size: int) -> memoryview | bytes:
-            asked_again.set()
-            if not went_on.is_set():
+            if self._position > self._end and not went_on.is_set():
+                time.sleep(A_WHILE / 2)
+                asked_again.set()
                 went_on.wait(LONG)
                 time.sleep(A_WHILE)
             return super().read(size)
@@ -361,7 +369,7 @@ def test_a_late_stream_of_an_earlier_attempt_changes_nothing(
 
     asked = asked_positions(monkeypatch)
     monkeypatch.setattr(posts, "Pieces", made)
-    sender, receiver, pieces = office(cells, FIRST), office(cells, SERVER), odd_pieces(6)
+    sender, receiver, pieces = office(cells, FIRST), office(cells, SERVER), odd_pieces(9)
     letter = sender.post.letter("late", pieces, SERVER)
     assert fetched(receiver, sender, letter, tmp_path) == b"".join(pieces)
     assert went_on.is_set() and asked[1][1] > 0
@@ -460,6 +468,7 @@ def test_pieces_are_the_bytes_from_a_position_on(pieces: list[bytes], data: st.D
 
 
 def test_garbage_is_dropped_and_harms_nothing(cells: dict[str, Cell], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)  # FLARE tells no louder of a fault with a letter that may get lost
     sender, receiver = office(cells, FIRST), office(cells, SERVER)
 
     def throw(payload: Any, topic: str = posts._LETTER) -> None:
@@ -491,7 +500,7 @@ def test_garbage_is_dropped_and_harms_nothing(cells: dict[str, Cell], caplog: py
         came.append(receiver.next()[1])
     assert "the good one" in {letter.number for letter in came}
     assert all(letter.content == b"content" or letter.number == "abcdefgh" for letter in came)
-    assert not [record.getMessage() for record in caplog.records if "exception" in record.getMessage().lower()]
+    assert not [record.getMessage() for record in caplog.records if "exception from CB" in record.getMessage()]
 
 
 def _damaged(data: bytes, position: int, change: int) -> bytes:
@@ -665,6 +674,7 @@ def test_a_late_copy_of_an_earlier_letter_is_dropped(opened: Opened) -> None:
     time.sleep(A_WHILE / 3)
     opened.site.go_on.set()
     assert opened.answer() == ("2", "answer to 3 bytes: b'two'")
+    opened.ask("1", b"one")
     assert opened.coordinator.nothing_more() and opened.site.done == [b"one", b"two"]
 
 
@@ -764,11 +774,16 @@ class Consortium:
 @pytest.fixture
 def consortium(cells: dict[str, Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Consortium:
     monkeypatch.setattr(carriers, "_AGAIN", LONG)
-    clients = [Client("site-1", "token"), Client("site-2", "token")]
+    return joined(cells, tmp_path / "spool", "site-1", "site-2")
+
+
+def joined(cells: dict[str, Cell], spool: Path, *sites: str) -> Consortium:
+    """The carrier of a job that was given to these sites."""
+    clients = [Client(site, "token") for site in sites]
     engine = SimpleNamespace(get_clients=lambda: clients, get_cell=lambda: cells[SERVER])
     context = SimpleNamespace(get_engine=lambda: engine, get_job_id=lambda: "job")
     first, second, abort = office(cells, FIRST), office(cells, SECOND), Signal()
-    return Consortium(FlareCarrier(cast(Any, context), abort, tmp_path / "spool"), abort, first, second)
+    return Consortium(FlareCarrier(cast(Any, context), abort, spool), abort, first, second)
 
 
 def question(filling: bytes = b"") -> ToSite:
@@ -870,10 +885,20 @@ def test_an_answer_counts_for_the_cell_that_it_came_from(consortium: Consortium)
     answers = consortium.carrier.carry({"site-1": question()}, LONG)
     number = consortium.first.next()[1].number
     consortium.second.post.send(SERVER, Letter(number, b"forged"))
-    consortium.carrier._post.send(SERVER, Letter(number, b"from no site"))
     time.sleep(A_WHILE / 3)
     consortium.first.post.send(SERVER, Letter(number, b"true"))
     consortium.first.post.send(SERVER, Letter(number, b"once more"))
+    assert list(answers) == [("site-1", b"true")]
+
+
+def test_an_answer_from_a_cell_outside_of_the_job_is_dropped(cells: dict[str, Cell], tmp_path: Path) -> None:
+    job = joined(cells, tmp_path, "site-1")
+    assert job.carrier.sites == {"site-1"}
+    answers = job.carrier.carry(job.both(), LONG)
+    number = job.first.next()[1].number
+    job.second.post.send(SERVER, Letter(number, b"from a stranger"))
+    time.sleep(A_WHILE / 3)
+    job.first.post.send(SERVER, Letter(number, b"true"))
     assert list(answers) == [("site-1", b"true")]
 
 

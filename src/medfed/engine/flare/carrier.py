@@ -87,8 +87,7 @@ class FlareCarrier:
                             break
                         continue
                     if isinstance(found, Letter):
-                        if exchange.unanswered.pop(site, None) is not None:
-                            fetchers.submit(self._fetch, number, exchange, site, found)
+                        fetchers.submit(self._fetch, number, exchange, site, found)
                     elif isinstance(found, MedFedError):
                         raise found
                     elif site in exchange.waiting - self.gone:
@@ -103,12 +102,13 @@ class FlareCarrier:
             collect_often()
 
     def _send(self, exchange: _Exchange) -> None:
-        for site, letter in exchange.unanswered.items():
+        for site, letter in list(exchange.unanswered.items()):
             self._post.send(self._cells[site], letter)
 
     def _received(self, origin: str, letter: Letter) -> None:
-        exchange, site = self._exchanges.get(letter.number), self._sites.get(origin)
-        if exchange is not None and site is not None:
+        """Take the first answer of each site, so that none can fill the memory or keep others from being heard."""
+        exchange, site = self._exchanges.get(letter.number), self._sites.get(origin, "")
+        if exchange is not None and exchange.unanswered.pop(site, None) is not None:
             exchange.arrived.put((site, letter))
 
     def _fetch(self, number: str, exchange: _Exchange, site: str, letter: Letter) -> None:

@@ -23,6 +23,7 @@ from medfed.engine.deployed.folders import CoordinatorFolder
 from medfed.engine.deployed.submission import Submission
 from medfed.engine.flare.carrier import FlareCarrier
 from medfed.engine.flare.guard import end_with_parent_process
+from medfed.engine.flare.hardening import outlive_garbage
 from medfed.engine.flare.job import COORDINATOR_VARIABLE
 from medfed.engine.flare.presence import Presence
 from medfed.engine.flare.revocation import Revocations
@@ -36,8 +37,9 @@ class RunController(Controller):  # type: ignore[misc]
         self._run = run
 
     def start_controller(self, fl_ctx: FLContext) -> None:
-        """Nothing to prepare."""
+        """End with the server, and not by what a site sends."""
         end_with_parent_process()
+        outlive_garbage()
 
     def stop_controller(self, fl_ctx: FLContext) -> None:
         """Nothing to clear away."""

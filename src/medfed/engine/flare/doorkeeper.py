@@ -1,4 +1,4 @@
-"""The FLARE server's component that turns away revoked sites, and certificates that were replaced.
+"""The FLARE server's component that turns away revoked sites, replaced certificates, and what would hurt all others.
 
 FLARE knows no revocation: whoever shows a certificate that the root signed may register. This asks the coordinator's
 list for the certificate when a client registers and whenever anything comes by its connection, which is closed where it
@@ -26,6 +26,7 @@ from nvflare.private.defs import CellMessageHeaderKeys
 
 from medfed.core.errors import Refused
 from medfed.engine.flare.guard import collect_often
+from medfed.engine.flare.hardening import greet_each_by_itself, refuse_large_frames
 from medfed.engine.flare.revocation import Revocations
 
 
@@ -43,6 +44,8 @@ class Doorkeeper(FLComponent):  # type: ignore[misc]
         if event_type != EventType.SYSTEM_BOOTSTRAP:
             return
         try:
+            refuse_large_frames()
+            greet_each_by_itself()
             server = fl_ctx.get_prop(FLContextKey.SITE_OBJ)
             server.cell.core_cell.add_incoming_filter(channel="*", topic="*", cb=self._message)
             connections = server.cell.core_cell.communicator.conn_manager

@@ -20,6 +20,7 @@ from nvflare.fuel.f3.cellnet.fqcn import FQCN
 from medfed.engine.deployed.site import open_site
 from medfed.engine.flare.desk import Desk
 from medfed.engine.flare.guard import end_with_parent_process, limit_resources
+from medfed.engine.flare.hardening import refuse_large_frames
 from medfed.engine.flare.job import SITE_VARIABLE
 
 
@@ -34,6 +35,7 @@ class SiteExecutor(Executor):  # type: ignore[misc]
         """Open the desk when the job begins, and close it when it ends."""
         if event_type == EventType.START_RUN:
             end_with_parent_process()
+            refuse_large_frames()
             site = open_site(Path(os.environ[SITE_VARIABLE]))
             limit_resources(site.settings.current().policy)
             coordinator = FQCN.join([FQCN.ROOT_SERVER, fl_ctx.get_job_id()])

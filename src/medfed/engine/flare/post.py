@@ -11,6 +11,7 @@ import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nvflare.fuel.f3.cellnet.cell import Cell
@@ -40,10 +41,10 @@ class Post:
     def __init__(self, cell: Cell, received: Callable[[str, Letter], None]) -> None:
         self._cell = cell
         self._received = received
-        self._offered: dict[str, tuple[str, Sequence[Buffer]]] = {}
-        self._asked: dict[str, int] = {}  # the newest attempt at each
+        self._offered: dict[str, _Offered] = {}
         self._downloads: dict[tuple[str, str], Download] = {}
         self._turns = Turns()
+        self._lock = threading.Lock()
         cell.core_cell.register_request_cb(_CHANNEL, _LETTER, self._letter_came)
         cell.core_cell.register_request_cb(_CHANNEL, _WANTED, self._wanted_came)
         cell.register_stream_cb(_CHANNEL, _STREAM, self._stream_came)
@@ -54,13 +55,14 @@ class Post:
         if size < LARGE:
             return Letter(number, b"".join(pieces))
         reference = secrets.token_hex(16)
-        self._offered[reference] = to, pieces
+        self._offered[reference] = _Offered(to, pieces)
         return Letter(number, b"", reference, size)
 
     def withdraw(self, letter: Letter) -> None:
         """Let go of what was kept for a letter."""
-        self._offered.pop(letter.reference, None)
-        self._asked.pop(letter.reference, None)
+        offered = self._offered.pop(letter.reference, None)
+        if offered is not None:
+            offered.news.set()
 
     def send(self, to: str, letter: Letter) -> None:
         """Send a letter. It may get lost, as any: who awaits an answer sends it again."""
@@ -86,12 +88,29 @@ class Post:
     def _tell(self, to: str, topic: str, message: Message) -> None:
         self._cell.core_cell.fire_and_forget(_CHANNEL, topic, to, Cargo(payload=encode(message)), optional=True)
 
-    def _stream(self, to: str, wanted: Wanted, pieces: Sequence[Buffer]) -> None:
-        """Send the rest of what was offered; what FLARE cannot send, the other side asks for again."""
+    def _serve(self, offered: _Offered) -> None:
+        """Send what was last asked for, one stream at a time, until nothing is.
+
+        What FLARE cannot send is asked for again; a stream that is stuck is left to itself then.
+        """
+        while self._is_wanted(offered):
+            with self._turns.turn():
+                with self._lock:
+                    wanted, offered.wanted = offered.wanted, None
+                    offered.news.clear()
+                if wanted is None:
+                    continue
+                self._stream(offered.to, wanted, offered.pieces).add_done_callback(offered.news.set)
+                offered.news.wait()
+
+    def _stream(self, to: str, wanted: Wanted, pieces: Sequence[Buffer]) -> StreamFuture:
         cargo = Cargo({_REFERENCE: wanted.reference, _ATTEMPT: wanted.attempt}, Pieces(pieces, wanted.position))
-        with self._turns.turn(), contextlib.suppress(StreamError):
-            if self._asked.get(wanted.reference) == wanted.attempt:
-                self._cell.send_stream(_CHANNEL, _STREAM, to, cargo, optional=True).result()
+        return self._cell.send_stream(_CHANNEL, _STREAM, to, cargo, optional=True)
+
+    def _is_wanted(self, offered: _Offered) -> bool:
+        with self._lock:
+            offered.served = offered.wanted is not None
+            return offered.served
 
     # ------------------------------------------------------------------------------------- called by FLARE's threads
 
@@ -102,10 +121,14 @@ class Post:
     def _wanted_came(self, cargo: Cargo) -> None:
         with contextlib.suppress(CodecError):
             wanted, origin = decode(_bytes(cargo), Wanted), _origin(cargo.headers)
-            to, pieces = self._offered.get(wanted.reference, ("", ()))
-            if to == origin and 0 <= wanted.position < sum(map(len, pieces)):
-                self._asked[wanted.reference] = wanted.attempt
-                threading.Thread(target=self._stream, args=(origin, wanted, pieces), daemon=True).start()
+            offered = self._offered.get(wanted.reference)
+            if offered is None or offered.to != origin or not 0 <= wanted.position < offered.size:
+                return
+            with self._lock:
+                offered.wanted, served, offered.served = wanted, offered.served, True
+                offered.news.set()
+            if not served:
+                threading.Thread(target=self._serve, args=(offered,), daemon=True).start()
 
     def _stream_came(self, future: StreamFuture, stream: Stream, resume: bool) -> None:
         headers = stream.get_headers() or {}
@@ -113,6 +136,22 @@ class Post:
         if download is None:
             raise StreamError("nothing is awaited by this name")
         download.append(int(headers.get(_ATTEMPT, 0)), stream)
+
+
+@dataclass
+class _Offered:
+    """A large message that is kept for a cell. wanted: what was last asked of it; served: whether a thread looks after
+    it; news: set when that is to look up."""
+
+    to: str
+    pieces: Sequence[Buffer]
+    wanted: Wanted | None = None
+    served: bool = False
+    news: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.pieces))
 
 
 def _origin(headers: dict[str, object]) -> str:
