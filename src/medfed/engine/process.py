@@ -126,7 +126,7 @@ class Process:
 
     def each_sheet(self, state: RunState) -> Iterator[tuple[str, DataSheet]]:
         """:meth:`sheets` as they come, one at a time."""
-        self._begin(state, state.round)
+        self._revisit(state)
         return describe_sites(self.federation)
 
     def next(self, state: RunState) -> tuple[RunState, RoundMetrics]:
@@ -151,13 +151,13 @@ class Process:
 
     def measure(self, state: RunState, split: Split) -> RoundMetrics:
         """The metrics of a state's models on a split, at every site."""
-        self._begin(state, state.round)
+        self._revisit(state)
         metrics = self._measure(state.lanes, split, state.round, self.federation.sites, own=True)
         return replace(metrics, absences=tuple(self.federation.conversation.absences))
 
     def curves(self, state: RunState, split: Split) -> dict[str, Curve]:
         """ROC curves of a state's models on a split, by site and federated; none for regression or many classes."""
-        self._begin(state, state.round)
+        self._revisit(state)
         classes = len(state.lanes[0].encoding.classes)
         candidates = self._candidates(state.lanes, split, self.federation.sites)
         return curves(self.federation, candidates, classes, own=len(candidates) <= OWN_METRICS)
@@ -217,6 +217,13 @@ class Process:
 
     def _begin(self, state: RunState, number: int) -> None:
         self.federation.conversation.begin_round(number, state.versions.by_site())
+
+    def _revisit(self, state: RunState) -> None:
+        """Ask about a state, after what was asked about it before: sites keep those replies, to give them again."""
+        conversation, versions = self.federation.conversation, state.versions.by_site()
+        if (conversation.round, conversation.settled) != (state.round, versions):
+            self._begin(state, state.round)
+        conversation.absences.clear()
 
     def _absences(self, before: tuple[Absence, ...]) -> tuple[Absence, ...]:
         return before + tuple(self.federation.conversation.absences)

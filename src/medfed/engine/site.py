@@ -176,7 +176,7 @@ class SiteNode:
             IN_THE_CLEAR,
         )
         with self.timings[Phase.LEDGER]:
-            self.ledger.append(entry)
+            self.ledger.release(entry)
         with self.timings[Phase.CHECKPOINT]:
             return self.memory.record(request, body, session.changes, payload.bytes)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medfed.core.errors import LedgerError
-from medfed.govern.entries import Entry, Recorded, WitnessEntry, decode_entry
+from medfed.govern.entries import Entry, Recorded, ReleaseEntry, WitnessEntry, decode_entry
 from medfed.govern.heads import Head, decode_head
 from medfed.govern.keys import VerifyKey
 from medfed.govern.merkle import MerkleTree, leaf_hash
@@ -39,7 +39,7 @@ class Chain:
 
     previous: the leaf hash of the last line, in hex. heads: all signed heads, in order; heads_reached: how
     many of them were reached and agreed; vouched: the size of the last of these. acted: whether there are entries
-    other than witnessed heads after it.
+    other than witnessed heads after it. released: the last release, if there is one.
     """
 
     party: str
@@ -52,6 +52,7 @@ class Chain:
     vouched: int = 0
     heads_reached: int = 0
     acted: bool = False
+    released: ReleaseEntry | None = None
 
     def follow(self, line: bytes) -> None:
         """Check that a line continues the chain. Raises LedgerError."""
@@ -66,6 +67,8 @@ class Chain:
             self.witnessed.append(Witnessed(index, recorded.entry))
         else:
             self.acted = True
+        if isinstance(recorded.entry, ReleaseEntry):
+            self.released = recorded.entry
         leaf = leaf_hash(line)
         self.tree.append(leaf)
         self.previous = leaf.hex()

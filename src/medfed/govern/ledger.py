@@ -20,6 +20,7 @@ from medfed.govern.entries import (
     ClosedEntry,
     Entry,
     Recorded,
+    ReleaseEntry,
     ResumedEntry,
     WitnessEntry,
     decode_entry,
@@ -113,14 +114,15 @@ class LedgerFolder:
 class Ledger:
     """One party's ledger, for appending; :meth:`LedgerFolder.ledger` opens it.
 
-    acted: whether it has entries other than witnessed heads since its last signed head.
+    acted: whether it has entries other than witnessed heads since its last signed head. released: the last release.
     """
 
-    __slots__ = ("_entries", "_heads", "_key", "_previous", "_round", "_tree", "_whole", "acted", "party")
+    __slots__ = ("_entries", "_heads", "_key", "_previous", "_round", "_tree", "_whole", "acted", "party", "released")
 
     def __init__(self, chain: Chain, key: SigningKey, entries: LineFile, heads: LineFile) -> None:
         self.party = chain.party
         self.acted = chain.acted
+        self.released = chain.released
         self._key = key
         self._tree = chain.tree
         self._previous = chain.previous
@@ -152,6 +154,15 @@ class Ledger:
         self._previous = previous
         self.acted = self.acted or not all(isinstance(entry, WitnessEntry) for entry in entries)
         return first
+
+    def release(self, entry: ReleaseEntry) -> None:
+        """Add a release; not once more, where a process ended between its entry and what was to be kept of it.
+
+        Raises as :meth:`append`.
+        """
+        if entry != self.released:
+            self.append(entry)
+            self.released = entry
 
     def sign_head(self, round: int) -> Head:  # noqa: A002
         """Sign the ledger as it stands after a round, and keep the head. Raises Refused as :meth:`append`."""

@@ -184,6 +184,20 @@ def test_going_on_continues_the_chain_and_says_so(tmp_path: Path) -> None:
     assert (verified.entries, verified.signed, verified.heads, verified.run) == (4, 4, 3, "run")
 
 
+def test_a_release_whose_process_ended_before_it_was_kept_is_recorded_once(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        ledger.append(OPENED)
+        ledger.release(RELEASE)
+        ledger.sign_head(0)
+    with opened(tmp_path) as ledger:
+        ledger.append(WitnessEntry("run", 1, "b", 3, "ab" * 32))
+        ledger.release(RELEASE)
+        ledger.release(replace(RELEASE, call=3))
+        ledger.release(RELEASE)
+    released = [entry.call for entry in entries(tmp_path) if isinstance(entry, ReleaseEntry)]
+    assert released == [2, 3, 2]
+
+
 @settings(deadline=None, max_examples=60)
 @given(cut=st.integers(1, 400), head_cut=st.integers(0, 150))
 def test_a_torn_last_line_is_cut_off_and_recorded(
