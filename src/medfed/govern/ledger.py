@@ -74,8 +74,8 @@ class LedgerFolder:
     def ledger(self, party: str, *, briefly: bool = False) -> Ledger:
         """Begin a party's ledger, or go on with it after checking its chain and its heads.
 
-        Going on cuts off a line that a kill left unfinished and appends a ``resumed`` entry; briefly: to go on is the
-        rule, so that only a cut is worth an entry. Raises LedgerError
+        Going on cuts off a line that a kill left unfinished and appends a ``resumed`` entry, to a closed ledger only
+        before another one; briefly: to go on is the rule, so that only a cut is worth an entry. Raises LedgerError
         where an existing ledger does not verify, Refused where it cannot be read or written or was asked for
         before, UserError for an impossible party name.
         """
@@ -92,7 +92,7 @@ class LedgerFolder:
             _refuse(error, party)
         chain = follow_ledger(folder, party, self._verify_key) if entries.end or heads.end else Chain(party, [])
         ledger = Ledger(chain, self._key, entries, heads)
-        if cut or (ledger.size and not briefly):
+        if cut or (ledger.size and not briefly and not ledger.ended):
             ledger.append(ResumedEntry(cut))
         self._parties.add(party)
         return ledger
@@ -115,14 +115,28 @@ class Ledger:
     """One party's ledger, for appending; :meth:`LedgerFolder.ledger` opens it.
 
     acted: whether it has entries other than witnessed heads since its last signed head. released: the last release.
+    ended: whether it was closed when it was opened, and nothing was added since.
     """
 
-    __slots__ = ("_entries", "_heads", "_key", "_previous", "_round", "_tree", "_whole", "acted", "party", "released")
+    __slots__ = (
+        "_entries",
+        "_heads",
+        "_key",
+        "_previous",
+        "_round",
+        "_tree",
+        "_whole",
+        "acted",
+        "ended",
+        "party",
+        "released",
+    )
 
     def __init__(self, chain: Chain, key: SigningKey, entries: LineFile, heads: LineFile) -> None:
         self.party = chain.party
         self.acted = chain.acted
         self.released = chain.released
+        self.ended = isinstance(chain.last, ClosedEntry) and chain.vouched == chain.tree.size
         self._key = key
         self._tree = chain.tree
         self._previous = chain.previous
@@ -139,6 +153,10 @@ class Ledger:
     def append(self, *entries: Entry) -> int:
         """Add entries, all or none; returns the index of the first. Raises Refused where they cannot be written:
         nothing may leave."""
+        if not entries:
+            return self.size
+        if self.ended and not isinstance(entries[0], ResumedEntry):
+            self.append(ResumedEntry(0))
         first, previous, time = self._tree.size, self._previous, now()
         lines, leaves = [], []
         for index, entry in enumerate(entries, start=first):
@@ -152,6 +170,7 @@ class Ledger:
         for leaf in leaves:
             self._tree.append(leaf)
         self._previous = previous
+        self.ended = False
         self.acted = self.acted or not all(isinstance(entry, WitnessEntry) for entry in entries)
         return first
 

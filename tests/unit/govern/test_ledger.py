@@ -184,6 +184,22 @@ def test_going_on_continues_the_chain_and_says_so(tmp_path: Path) -> None:
     assert (verified.entries, verified.signed, verified.heads, verified.run) == (4, 4, 3, "run")
 
 
+def test_a_closed_ledger_that_is_opened_again_stays_closed_until_it_is_added_to(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        ledger.append(OPENED)
+        ledger.close("run", "done")
+    for _ in range(2):
+        with opened(tmp_path) as ledger:
+            assert ledger.consistency(1, 2)
+        (verified,) = verify_ledgers(tmp_path, KEY.verify_key, finished=True)
+        assert (verified.entries, verified.signed) == (2, 2)
+    with opened(tmp_path) as ledger:
+        assert ledger.append(RELEASE) == 3
+        ledger.close("run", "done")
+    assert entries(tmp_path)[2:] == [ResumedEntry(0), RELEASE, ClosedEntry("run", "done")]
+    verify_ledgers(tmp_path, KEY.verify_key, finished=True)
+
+
 def test_a_release_whose_process_ended_before_it_was_kept_is_recorded_once(tmp_path: Path) -> None:
     with opened(tmp_path) as ledger:
         ledger.append(OPENED)
