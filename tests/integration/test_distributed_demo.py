@@ -51,9 +51,20 @@ def test_the_demo_shows_all_of_it(tmp_path: Path) -> None:
     assert not processes_of(tmp_path)
 
 
+def listen_to_ctrl_c() -> None:
+    """As at a terminal; what a shell starts in the background is told not to."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupted_demo_leaves_no_process(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen([*COMMAND, tmp_path / "demo"], stdout=log, stderr=log, env=os.environ.copy())
+        process = subprocess.Popen(
+            [*COMMAND, tmp_path / "demo"],
+            stdout=log,
+            stderr=log,
+            env=os.environ.copy(),
+            preexec_fn=listen_to_ctrl_c,  # noqa: PLW1509
+        )
     while "They train" not in (tmp_path / "log").read_text():
         assert process.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.1)
