@@ -8,6 +8,7 @@ import os
 import resource
 import threading
 import time
+from functools import cache
 
 from medfed.engine.flare.bound import FLARE_VARIABLE
 from medfed.spec.policy import Policy
@@ -28,9 +29,16 @@ def end_with_parent_process() -> None:
 
 
 def collect_often() -> None:
-    """Let Python's collector free soon what FLARE's messages leave behind in circles, parts of models included.
+    """Free now, and soon from now on, what FLARE's messages leave behind in circles, parts of models included."""
+    _spare_the_collector()
+    gc.collect()
 
-    It looks no more at what there is by now, mostly modules, so that a look takes microseconds.
+
+@cache
+def _spare_the_collector() -> None:
+    """Have Python's collector look often, but not at what there is by now, mostly modules: that takes microseconds.
+
+    Once, since what is in use at that moment is never freed if it ends up in a circle.
     """
     gc.collect()
     gc.freeze()
