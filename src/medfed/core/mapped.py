@@ -23,6 +23,11 @@ def pieces(flat: NDArray[Any], most: int) -> Iterator[slice]:
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
+def is_mapped(array: NDArray[Any]) -> bool:
+    """Whether an array looks into a file, whose pages can be let go."""
+    return _mapping(array) is not None
+
+
 def _mapping(value: Any) -> mmap.mmap | None:
     """The file that an array looks into; None for other arrays, and where pages cannot be let go."""
     while not isinstance(value, mmap.mmap):

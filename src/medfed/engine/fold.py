@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from medfed.core.codec import decode, parts
+from medfed.core.mapped import is_mapped
 from medfed.core.messages import Message, add, additive_fields
 
 R = TypeVar("R", bound=Message)
@@ -23,8 +24,8 @@ EARLY_BYTES = 16 * 2**20
 class OrderedFold(Generic[R]):
     """Adds contributions in the order of ``sites``, whatever the order of arrival.
 
-    Of those that come before their turn, ``early_bytes`` wait in memory as they are and the others on disk. Besides
-    these it holds the total alone, whose arrays are its own and can be written.
+    Of those that come before their turn, ``early_bytes`` wait in memory as they are and the others on disk, where some
+    are already. Besides these it holds the total alone, whose arrays are its own and can be written.
     """
 
     def __init__(self, sites: Iterable[str], kind: type[R], early_bytes: int = EARLY_BYTES) -> None:
@@ -97,6 +98,6 @@ class OrderedFold(Generic[R]):
 
 
 def _size(contribution: Message) -> int:
-    """The bytes of a contribution's arrays."""
+    """The bytes of a contribution's arrays in memory: of those that do not look into a file."""
     values = (getattr(contribution, name) for name in additive_fields(type(contribution)))
-    return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+    return sum(value.nbytes for value in values if isinstance(value, np.ndarray) and not is_mapped(value))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import tempfile
 import tracemalloc
 from collections.abc import Iterable
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,25 @@ def test_nothing_waits_on_disk_when_sites_come_in_order(tmp_path: Path, monkeypa
             fold.contribute(site, CONTRIBUTIONS[site])
             assert not list(tmp_path.rglob("*"))
         assert fold.finish() is not None
+
+
+def test_what_looks_into_a_file_waits_there_and_is_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool, temporary = tmp_path / "spool", tmp_path / "temporary"
+    spool.mkdir()
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    with OrderedFold(SITES, Part, early_bytes=0) as fold:
+        for site in reversed(SITES):
+            file = spool / site
+            file.write_bytes(encode(CONTRIBUTIONS[site]))
+            with file.open("rb") as opened:
+                fold.contribute(site, decode(mmap(opened.fileno(), 0, access=ACCESS_READ), Part))
+            assert not list(temporary.iterdir())
+        total = fold.finish()
+    assert total is not None
+    assert (total.values.tobytes(), total.squares.tobytes(), total.rows) == summed_in_order(SITES)
 
 
 @pytest.mark.parametrize("in_memory", [0, 1, 3])

@@ -80,6 +80,7 @@ class FlareCarrier:
                     exchange.waiting -= self.gone
                     if exchange.is_to_be_sent_again():
                         self._send(exchange)
+                        collect_often()
                     try:
                         site, found = exchange.arrived.get(timeout=_LOOK_UP)
                     except Empty:

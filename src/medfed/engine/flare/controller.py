@@ -22,7 +22,7 @@ from medfed.engine.deployed.conduct import Conductor, Pause
 from medfed.engine.deployed.folders import CoordinatorFolder
 from medfed.engine.deployed.submission import Submission
 from medfed.engine.flare.carrier import FlareCarrier
-from medfed.engine.flare.guard import end_with_parent_process
+from medfed.engine.flare.guard import collect_often, end_with_parent_process
 from medfed.engine.flare.hardening import outlive_garbage
 from medfed.engine.flare.job import COORDINATOR_VARIABLE
 from medfed.engine.flare.presence import Presence
@@ -51,6 +51,9 @@ class RunController(Controller):  # type: ignore[misc]
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """The whole run; how it ends is told in the run's folder."""
+        import torch  # noqa: F401 - which every run needs
+
+        collect_often()
         folder = CoordinatorFolder.open(Path(os.environ[COORDINATOR_VARIABLE]))
         submission = Submission(folder.runs / self._run)
         carrier = FlareCarrier(fl_ctx, abort_signal, submission.folder / "spool")

@@ -34,8 +34,8 @@ _RIGHTS = (
 )
 _COMMUNICATION = {
     "allow_adhoc_conns": False,
-    "streaming_chunk_size": 4 * 2**20,
-    "streaming_window_size": 4 * 2**20,
+    "streaming_chunk_size": 2 * 2**20,
+    "streaming_window_size": 8 * 2**20,
     "streaming_ack_interval": 4 * 2**20,
     "streaming_max_blob_size": 64 * 2**20,
 }
