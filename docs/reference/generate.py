@@ -107,7 +107,12 @@ TASK_MEANINGS = {
     "stop.patience": "Stop after this many measurements without a better value.",
     "stop.min_delta": "How much better counts as better.",
     "stop.tolerance": "Stop when the model's relative change in a round, ‖w′ − w‖ / ‖w‖, is at most this.",
-    "privacy.aggregation": "How totals are formed. In this version only in the clear.",
+    "privacy.aggregation": "How totals are formed. `clear`: the coordinator's process adds what it receives. `secure`: "
+    "it receives each site's part under masks that cancel in the total alone; three sites or more, of which more than "
+    "two thirds have to answer. See [secure aggregation](../explanation/secure-aggregation.md).",
+    "privacy.update_bound": "With `secure`: the largest number in a site's update, as a rule the change of a weight "
+    "times the training rows. Numbers of type float32 then take 4 bytes in place of 8, rounded to 2⁻³⁰ of this bound "
+    "times the number of sites, about. A site whose update exceeds it fails by name.",
     "engine.name": "What carries requests to sites. In this version only the simulation on one machine.",
     "engine.workers": "Processes that the simulated sites are spread over; `auto`: one a core, as far as there is work "
     "for them. Any number gives the same bits.",

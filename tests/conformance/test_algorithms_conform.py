@@ -29,20 +29,23 @@ import medfed
 from medfed.algorithms import ALGORITHMS
 from medfed.core import steps
 from medfed.core.codec import decode, encode
-from medfed.core.errors import Refused
+from medfed.core.errors import Refused, TaskError
 from medfed.core.examples import Examples
-from medfed.core.messages import Message, out_of_bounds
+from medfed.core.messages import Message, additive_fields, out_of_bounds
 from medfed.core.protocols import Algorithm, Law
 from medfed.core.rng import generator
 from medfed.core.steps import Release, Step, installed_step
 from medfed.engine.federation import SiteFederation
 from medfed.engine.folder import Origin, RunFolder
+from medfed.engine.masking import Masking
 from medfed.engine.process import RunState
-from medfed.engine.strategies import RUN_STEPS
+from medfed.engine.securesum import SecureSums
+from medfed.engine.strategies import RUN_STEPS, resolve_strategy
 from medfed.models.batches import Position
 from medfed.models.catalogue import build_network
 from medfed.models.loss import cross_entropy
 from medfed.models.training import train
+from medfed.privacy.ring import Encoder, Layout
 from medfed.spec.loading import task_of
 from medfed.spec.policy import Policy
 
@@ -145,6 +148,51 @@ def test_engines_agree_to_the_bit(name: str) -> None:
     _, here = run_through(Watched, name)
     _, there = run_through(OverTheWire, name)
     assert encode(there) == encode(here)
+
+
+def test_secure_sums_are_the_clear_sums_within_the_stated_quantisation(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every sum of a run: those of preparation and evaluation, and the algorithm's own."""
+    if algorithm_kind(name).ASKS:
+        pytest.skip(f"{name} asks for single replies")
+    given: list[Message] = []
+    seen: set[type[Message]] = set()
+    mask, total_of = Masking.masked, SecureSums.total
+
+    def masked(self: Masking, step: Step[Any, Any], contribution: Message) -> Any:
+        given.append(contribution)
+        return mask(self, step, contribution)
+
+    def compared(self: SecureSums, conversation: Any, step: Step[Any, Any], messages: Any, failures: Any) -> Any:
+        given.clear()
+        total = total_of(self, conversation, step, messages, failures)
+        errors = Encoder(step.reply, self.parties, self.largest).error(Layout.of(total))
+        assert len(given) == len(messages) and errors.keys() == additive_fields(step.reply).keys()
+        for field, error in errors.items():
+            exact = np.sum([np.asarray(getattr(each, field), np.float64) for each in given], axis=0)
+            rounding = np.abs(exact) * (2.0**-23 if getattr(total, field).__class__ is np.ndarray else 2.0**-52)
+            assert (np.abs(getattr(total, field) - exact) <= error + rounding).all(), (step.name, field)
+        seen.add(step.reply)
+        return total
+
+    monkeypatch.setattr(Masking, "masked", masked)
+    monkeypatch.setattr(SecureSums, "total", compared)
+    described = task(name) | {"privacy": {"aggregation": "secure"}, "engine": {"workers": 1}}
+    last = run_to_end(medfed.build(described, hospitals()))
+    assert last.round == ROUNDS and last.absences == ()
+    own = {step.reply for step in algorithm_kind(name).STEPS if step.releases is Release.SUM}
+    assert own <= seen and len(seen) > len(own)
+
+
+def test_it_is_refused_under_secure_aggregation_where_it_asks(name: str) -> None:
+    checked = task_of(task(name) | {"privacy": {"aggregation": "secure"}})
+    if algorithm_kind(name).ASKS:
+        with pytest.raises(TaskError, match="own reply"):
+            resolve_strategy(checked, sorted(hospitals()))
+    else:
+        steps = resolve_strategy(checked, sorted(hospitals())).steps
+        assert all(installed_step(each).releases is not Release.SITE for each in steps)
 
 
 def test_the_order_of_sites_does_not_matter(name: str) -> None:

@@ -50,7 +50,7 @@ def write_tables(folder: Path) -> dict[str, Path]:
     return tables
 
 
-def task_over(sites: Mapping[str, str], **federation: object) -> TaskFile:
+def task_over(sites: Mapping[str, str], aggregation: str = "clear", **federation: object) -> TaskFile:
     """A small task over these sites; values are what ``sites.NAME.data`` says."""
     settings = {"strategy": "fedavg", "rounds": 3, "local_updates": 3, "batch_size": 7, "lr": 0.05}
     return task_of(
@@ -67,6 +67,7 @@ def task_over(sites: Mapping[str, str], **federation: object) -> TaskFile:
                 "split": {"train": 0.6, "validation": 0.2, "test": 0.2},
             },
             "engine": {"batched": "off", "workers": 1},
+            "privacy": {"aggregation": aggregation},
             "seed": 11,
         }
     )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medfed.spec.task import TaskSpec
 
 _SITES_SHOWN = 8
+_TOTALS = {"clear": "totals are in the clear", "secure": "each site's part in a total is masked"}
 _SHORT = {"accuracy": "Acc", "rmse": "RMSE"}
 
 
@@ -79,7 +80,8 @@ class Watcher:
         resumed = f", resumed after round {state.round}" if state.round else ""
         return [
             f"{spec.name}: {name}, {spec.model.name} ({parameters:,} parameters) at {len(sites)} sites{resumed}",
-            "simulation on this machine: totals are in the clear, and a site without a policy file allows everything",
+            f"simulation on this machine: {_TOTALS[spec.privacy.aggregation]}, and a site without a policy file allows "
+            "everything",
         ]
 
     def _start_bar(self, total: int, done: int) -> None:

@@ -74,6 +74,7 @@ class RefusalReason(enum.StrEnum):
     REQUESTS = "policy.limits.requests"
     REQUEST_BYTES = "policy.limits.request_bytes"
     RELEASED_BYTES = "policy.limits.released_bytes"
+    SECURE_SUM = "secure_sum"
     LEDGER = "ledger_unwritable"
 
 

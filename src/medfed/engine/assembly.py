@@ -12,6 +12,7 @@ from medfed.engine.federation import Conversation, SiteFederation, share
 from medfed.engine.hospitals import Hospitals
 from medfed.engine.host import Consortium
 from medfed.engine.process import Process
+from medfed.engine.securesum import SecureSums
 from medfed.engine.simulation import COORDINATOR, Simulation
 from medfed.engine.strategies import POOLED, Strategy, resolve_strategy
 from medfed.evaluate.evaluation import FEDERATED
@@ -64,7 +65,7 @@ def assemble(task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: 
     import torch  # noqa: F401 - before processes are forked, which share it
 
     spec, names = task.spec, tuple(sorted(hospitals.sites))
-    strategy = check_parts(task, names)
+    strategy, secure = check_parts(task, names), spec.privacy.aggregation == "secure"
     cohort = share(spec.federation.cohort, len(names))
     blocks = plan_blocks(spec, names, cohort)
     workers = workers_for(spec, len(blocks))
@@ -84,10 +85,15 @@ def assemble(task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: 
         policies=policies,
         networks=NetworkCache(spec.model, spec.seed),
         blocks=tuple(blocks),
+        identities={name: SigningKey.generate() for name in names} if secure else {},
     )
     sources = {name: site.policy_source for name, site in hospitals.sites.items()}
     simulation = Simulation.open(consortium, sources, workers, hospitals.known)
     federation = SiteFederation(
-        Conversation(simulation.parties, run, consortium.digest), names, spec.federation, spec.seed
+        Conversation(simulation.parties, run, consortium.digest),
+        names,
+        spec.federation,
+        spec.seed,
+        SecureSums(len(names), spec.privacy.update_bound) if secure else None,
     )
     return Assembly(Process(spec, strategy, federation, consortium.networks), simulation)

@@ -42,8 +42,8 @@ def plan_blocks(task: TaskSpec, sites: Sequence[str], cohort: int) -> list[Block
 
 
 def stacks(task: TaskSpec) -> bool:
-    """Whether a task's sites are trained together: its model is small, can be, and no site is timed by itself."""
-    if task.engine.batched == "off" or task.federation.deadline is not None:
+    """Whether a task's sites are trained together: its model is small, can be, and none is timed alone or masked."""
+    if task.engine.batched == "off" or task.federation.deadline is not None or task.privacy.aggregation != "clear":
         return False
     try:
         network = build_network(task.model, shape := task.model.input_size or _SOME_COLUMNS, 1, task.seed)

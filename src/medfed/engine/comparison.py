@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from medfed.core.errors import RunFolderError
 from medfed.core.files import write_atomically
 from medfed.engine.outcome import Outcome
 from medfed.spec.comparison import federation_for
 from medfed.spec.loading import TaskFile
+from medfed.spec.task import BASELINES, Plugin, Privacy, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,14 @@ def strategy_tasks(task: TaskFile) -> dict[str, TaskFile]:
     """The task under each strategy that it compares, with that strategy's overrides of ``federation``."""
     spec = task.spec
     return {
-        strategy.name: TaskFile(spec.model_copy(update={"federation": federation_for(spec, strategy)}), task.document)
+        strategy.name: TaskFile(spec.model_copy(update=_changed(spec, strategy)), task.document)
         for strategy in spec.compare.strategies
     }
+
+
+def _changed(spec: TaskSpec, strategy: Plugin) -> dict[str, Any]:
+    """What differs under a strategy. Baselines are for comparison on one machine, where nothing is to be hidden."""
+    changed: dict[str, Any] = {"federation": federation_for(spec, strategy)}
+    if strategy.name in BASELINES:
+        changed["privacy"] = Privacy()
+    return changed

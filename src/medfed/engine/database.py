@@ -16,7 +16,7 @@ from medfed.core.errors import RunFolderError
 Change: TypeAlias = tuple[str, tuple[Any, ...]]
 """A statement, and its values."""
 
-_FORMAT = 0x4D46_0002
+_FORMAT = 0x4D46_0003
 """Stands in the file's header (``user_version``), so that another program's file is not taken for ours."""
 
 _BUSY_SECONDS = 60

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from medfed.core.errors import CodecError, DataError, MedFedError, QuorumLost, Refused
@@ -14,6 +14,7 @@ from medfed.core.rng import generator
 from medfed.core.steps import Release, Step
 from medfed.core.wire import Failure, Reply, Request
 from medfed.engine.fold import OrderedFold
+from medfed.engine.securesum import SecureSums
 from medfed.spec.task import FederationSpec
 
 M = TypeVar("M", bound=Message)
@@ -95,7 +96,11 @@ class Conversation:
     def odd(self, site: str, step: str) -> Failure:
         """The failure of a site whose reply does not add to those of the others."""
         sentence = "its reply has other shapes than those of most sites: its data or its software differ"
-        return self._absent(site, Failure(CodecError.code, sentence, step))
+        return self.failed(site, Failure(CodecError.code, sentence, step))
+
+    def failed(self, site: str, failure: Failure) -> Failure:
+        """Count a site as one that did not answer as asked."""
+        return self._absent(site, failure)
 
     def ask_again(self) -> None:
         """Let the next exchange be the last one once more: sites give the replies that they recorded."""
@@ -109,12 +114,17 @@ class Conversation:
 
 @dataclass(frozen=True)
 class SiteFederation:
-    """The federation of some of a conversation's sites (implements ``core.protocols.Federation``)."""
+    """The federation of some of a conversation's sites (implements ``core.protocols.Federation``).
+
+    secure: how totals are formed where the task wants secure aggregation. Then only totals and names leave the sites,
+    so that what asks for one site's own figures finds that all withhold them.
+    """
 
     conversation: Conversation
     sites: tuple[str, ...]
     settings: FederationSpec
     seed: int
+    secure: SecureSums | None = None
 
     @property
     def round(self) -> int:
@@ -123,7 +133,7 @@ class SiteFederation:
 
     def restricted(self, sites: Sequence[str]) -> SiteFederation:
         """The federation of fewer sites."""
-        return SiteFederation(self.conversation, tuple(sorted(sites)), self.settings, self.seed)
+        return replace(self, sites=tuple(sorted(sites)))
 
     def cohort(self) -> tuple[str, ...]:
         """The round's sites, drawn without replacement by (seed, round); sorted."""
@@ -142,6 +152,10 @@ class SiteFederation:
         _demand(step, summed=True)
         messages = self._addressed(message, sites)
         failures: list[tuple[str, Failure]] = []
+        if self.secure is not None:
+            formed = self.secure.total(self.conversation, step, messages, failures)
+            self._check_quorum(step, len(messages), failures)
+            return formed
         total, shapes = self._folded(step, messages, failures)
         if len(shapes) > 1:
             most = _most(shapes)
@@ -187,6 +201,8 @@ class SiteFederation:
     ) -> Iterator[tuple[str, R]]:
         """As :meth:`ask`, in order of arrival; the quorum is checked at the end."""
         _demand(step, summed=False)
+        if self.secure is not None and step.releases is Release.SITE:
+            return
         messages, failures, refused = self._addressed(message, sites), [], 0
         for site, body in self.conversation.exchange(step, messages):
             if not isinstance(body, Failure):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -20,12 +20,15 @@ from medfed.core.timings import Phase, Timings
 from medfed.core.wire import Reply, Request
 from medfed.engine.blocks import LARGEST_STACK
 from medfed.engine.cohort import check_cohort
+from medfed.engine.federation import share
+from medfed.engine.masking import Masking
 from medfed.engine.rows import RowsCache, SiteRows
 from medfed.engine.site import Admitted, SiteNode, phase_of
 from medfed.engine.stack import CannotStack, SessionStack, StackTrainers
 from medfed.engine.store import RunStore, store_path
 from medfed.govern.entries import OpenedEntry, PolicyEntry
 from medfed.govern.heads import Head
+from medfed.govern.keys import SigningKey
 from medfed.govern.ledger import Ledger, LedgerFolder
 from medfed.models.catalogue import NetworkCache
 from medfed.spec.policy import Policy
@@ -70,6 +73,7 @@ class Consortium:
     """What the processes of a simulated run share: its task, its folder, and its sites' rows and policies.
 
     blocks: the sites that are stacked (see :mod:`medfed.engine.blocks`). ledgers: the run's, locked for it alone.
+    identities: the sites' keys for secure sums, made anew for each process; none where totals are in the clear.
     """
 
     run: str
@@ -82,6 +86,7 @@ class Consortium:
     policies: Mapping[str, Policy]
     networks: NetworkCache
     blocks: tuple[tuple[str, ...], ...]
+    identities: Mapping[str, SigningKey] = field(default_factory=dict)
 
     @property
     def stacked(self) -> bool:
@@ -180,9 +185,20 @@ class SiteHost:
             ledger=ledger,
             memory=self._stores[site].site(site),
             networks=shared.networks,
+            masking=self._masking(site),
             log=shared.folder / "sites" / f"{site}.log",
             timings=self._timings,
         )
+
+    def _masking(self, site: str) -> Masking | None:
+        """A site's part in secure sums, where the task has them."""
+        shared = self._consortium
+        if site not in shared.identities:
+            return None
+        parties = {each: key.verify_key for each, key in shared.identities.items()}
+        asked = share(shared.task.federation.cohort, len(parties))
+        largest, sums = shared.task.privacy.update_bound, self._stores[site].sums(site)
+        return Masking(shared.digest, shared.run, site, shared.identities[site], parties, asked, largest, sums)
 
     def _rows(self, site: str) -> SiteRows:
         """A site's rows, the same as those with which the run began. Raises DataError where they are not."""

@@ -5,24 +5,26 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from medfed.core.codec import fingerprint
-from medfed.core.errors import MedFedError, Refused
+from medfed.core.errors import MedFedError, RefusalReason, Refused
 from medfed.core.messages import Message
-from medfed.core.steps import Step, installed_step
+from medfed.core.steps import Release, Step, installed_step
 from medfed.core.timings import Phase, Timings
 from medfed.core.wire import Failure, Reply, Request
+from medfed.engine.masking import KEYS, UNDER_MASKS, Masking
 from medfed.engine.memory import SiteMemory
 from medfed.engine.rows import SiteRows
 from medfed.engine.session import SiteSession
 from medfed.govern.entries import FailureEntry, RefusalEntry, ReleaseEntry, RepeatEntry
-from medfed.govern.gate import Facts, admit, check_release, describe_payload
+from medfed.govern.gate import Facts, admit, admit_protocol, check_release, describe_payload
 from medfed.govern.ledger import Ledger
 from medfed.models.catalogue import NetworkCache
+from medfed.privacy.secagg.messages import PHASES, Contribution
 from medfed.spec.policy import Policy
 from medfed.spec.task import TaskSpec
 
@@ -55,7 +57,8 @@ class SiteNode:
     steps: names of the steps that the task's algorithm and the run itself may call here. rows: loads them on demand.
     policy: read at every request, so that a change holds at once. permit: raises Refused where the task's approval does
     not hold; asked before a step runs and again before its reply leaves. asked: records a request that the gate admits
-    (a simulation records releases alone). log: the site's own file for traces, which may
+    (a simulation records releases alone). masking: where the task forms totals by secure aggregation; nothing but what
+    it masks, and names of categories, leaves then. log: the site's own file for traces, which may
     quote values.
     """
 
@@ -71,12 +74,15 @@ class SiteNode:
     networks: NetworkCache
     permit: Callable[[], None] = _unconditionally
     asked: Callable[[Request], None] | None = None
+    masking: Masking | None = None
     log: Path | None = None
     timings: Timings = field(default_factory=Timings)
 
     def handle(self, request: Request) -> Reply:
         """Admit, run, release. Never raises: a refusal or a failure is a reply too, and in the ledger."""
         with self.timings[Phase.GATE]:
+            if isinstance(request.message, PHASES):
+                return self._explained(request, lambda: self._protocol(request))
             admitted = self.admit(request)
             return admitted if isinstance(admitted, Reply) else self.run_step(admitted)
 
@@ -128,8 +134,25 @@ class SiteNode:
             return self._declined(request, FailureEntry, MedFedError(cause))
 
     def _admit(self, request: Request) -> Admitted | Reply:
+        if self.masking is not None and installed_step(request.step).releases is not Release.LEVELS:
+            raise Refused(
+                "the task promises that only totals under masks leave this site (privacy.aggregation: secure)",
+                reason=RefusalReason.SECURE_SUM,
+            )
+        admitted, stored = self._let_in(request)
+        if stored is None:
+            return admitted
+        digest = describe_payload(stored.body).digest
+        with self.timings[Phase.LEDGER]:
+            self.ledger.append(RepeatEntry(request.run, request.round, request.call, request.step, digest))
+        return stored
+
+    def _let_in(self, request: Request) -> tuple[Admitted, Reply | None]:
+        """A request that passes the gate, and the reply that was given to it before, if it was."""
         step, policy = installed_step(request.step), self.policy()
-        self._check_addressed(request, step)
+        self._check_addressed(request)
+        if type(request.message) is not step.message:
+            raise Refused(f"{step.name!r} takes another message than the one that came")
         self.permit()
         stored = self.memory.stored_reply(request)
         patients = self.rows().table.patients(step.split(request.message))
@@ -137,19 +160,39 @@ class SiteNode:
         admit(policy, request, step, facts)
         if self.asked is not None:
             self.asked(request)
-        if stored is not None:
-            digest = describe_payload(stored.body).digest
-            with self.timings[Phase.LEDGER]:
-                self.ledger.append(RepeatEntry(request.run, request.round, request.call, step.name, digest))
-            return stored
-        return Admitted(request, step, facts, policy)
+        return Admitted(request, step, facts, policy), stored
 
-    def _check_addressed(self, request: Request, step: Step[Any, Any]) -> None:
+    def _protocol(self, request: Request) -> Reply:
+        """The answer to a question of a secure sum. What is summed passes the gate as any request, and is masked."""
+        message, masking = request.message, self.masking
+        assert isinstance(message, PHASES)  # noqa: S101 - handle saw to it
+        if masking is None:
+            raise Refused("the task forms its totals in the clear", reason=RefusalReason.SECURE_SUM)
+        if not isinstance(message, Contribution):
+            self._check_addressed(request)
+            self.permit()
+            admit_protocol(self.policy(), request, self._facts(request, 0, repeated=None))
+            if self.asked is not None:
+                self.asked(request)
+            return self._sent(request, request.base, masking.answer(message), KEYS)
+        asked = replace(request, message=message.content)
+        admitted, stored = self._let_in(asked)
+        if admitted.step.releases is not Release.SUM:
+            raise Refused(f"{request.step!r} gives nothing that is summed", reason=RefusalReason.SECURE_SUM)
+        masking.receive(request.step, message)
+        if stored is None:
+            session = self.session(admitted)
+            body = self._timed_run(admitted, session)
+            self.permit()
+            check_release(admitted.policy, admitted.step, body, admitted.facts)
+            with self.timings[Phase.CHECKPOINT]:
+                stored = self.memory.record(asked, body, session.changes, fingerprint(body).bytes)
+        return self._sent(request, stored.version, masking.masked(admitted.step, stored.body), UNDER_MASKS)
+
+    def _check_addressed(self, request: Request) -> None:
         """Refuse what no honest coordinator sends; what a step reads depends on its message, so its type is exact."""
         if (request.site, request.run) != (self.site, self.run):
             raise Refused(f"the request is for another site or run than this one at {self.site!r}")
-        if type(request.message) is not step.message:
-            raise Refused(f"{step.name!r} takes another message than the one that came")
         if request.round < 0 or request.call < 0:
             raise Refused("rounds and calls are numbered from 0")
 
@@ -163,22 +206,30 @@ class SiteNode:
         request, step = admitted.request, admitted.step
         self.permit()
         check_release(admitted.policy, step, body, admitted.facts)
+        self._enter_release(request, step.releases, body, IN_THE_CLEAR)
+        with self.timings[Phase.CHECKPOINT]:
+            return self.memory.record(request, body, session.changes, fingerprint(body).bytes)
+
+    def _sent(self, request: Request, version: int, body: Message, protection: str) -> Reply:
+        """The reply with what leaves in a secure sum, once it is in the ledger."""
+        self._enter_release(request, Release.SUM, body, protection)
+        return Reply(request.run, self.site, request.round, request.call, version, request.digest(), body)
+
+    def _enter_release(self, request: Request, kind: Release, body: Message, protection: str) -> None:
         payload = describe_payload(body)
         entry = ReleaseEntry(
             request.run,
             request.round,
             request.call,
-            step.name,
-            step.releases,
+            request.step,
+            kind,
             payload.digest,
             payload.shapes,
             payload.bytes,
-            IN_THE_CLEAR,
+            protection,
         )
         with self.timings[Phase.LEDGER]:
             self.ledger.release(entry)
-        with self.timings[Phase.CHECKPOINT]:
-            return self.memory.record(request, body, session.changes, payload.bytes)
 
     def _facts(self, request: Request, patients: int, *, repeated: Reply | None) -> Facts:
         """What the gate decides on; a repeated request does not count twice against the run's limits."""

@@ -6,7 +6,9 @@ its sites over a few stores: a process that finds a database changed by another 
 
 from __future__ import annotations
 
+import json
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 from medfed.engine import memory
@@ -16,7 +18,8 @@ from medfed.engine.large import LargeFiles
 from medfed.engine.memory import SiteMemory
 
 _SCHEMA = f"""{memory.SCHEMA};
-CREATE TABLE cohort (site TEXT PRIMARY KEY, digest BLOB NOT NULL) WITHOUT ROWID"""
+CREATE TABLE cohort (site TEXT PRIMARY KEY, digest BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE formed (site TEXT, question BLOB, sites TEXT NOT NULL, PRIMARY KEY (site, question)) WITHOUT ROWID"""
 
 STORES = 60
 """The most stores of a run, and so the most workers: each store's sites live in one process."""
@@ -31,6 +34,23 @@ def store_paths(run_folder: Path) -> list[Path]:
     """The stores that a run has."""
     paths = (store_path(run_folder, block) for block in range(STORES))
     return [path for path in paths if path.exists()]
+
+
+@dataclass(frozen=True)
+class StoredSums:
+    """Over which sites each question was summed (implements :class:`medfed.engine.masking.FormedSums`)."""
+
+    database: Database
+    site: str
+
+    def formed(self, question: bytes) -> tuple[str, ...]:
+        """The sites; empty where it was not. Raises RunFolderError."""
+        found = self.database.execute("SELECT sites FROM formed WHERE site = ? AND question = ?", (self.site, question))
+        return tuple(json.loads(found[0][0])) if found else ()
+
+    def form(self, question: bytes, sites: tuple[str, ...]) -> None:
+        """Keep the sites of a question. Raises RunFolderError."""
+        self.database.write([("INSERT INTO formed VALUES (?, ?, ?)", (self.site, question, json.dumps(sites)))])
 
 
 class RunStore:
@@ -79,6 +99,10 @@ class RunStore:
     def freeze_cohort(self, site: str, digest: bytes) -> None:
         """Keep the keyed digest of a site's rows."""
         self._database.write([("INSERT INTO cohort VALUES (?, ?)", (site, digest))])
+
+    def sums(self, site: str) -> StoredSums:
+        """What a site keeps of its secure sums."""
+        return StoredSums(self._database, site)
 
     def close(self) -> None:
         """Give the file back; a second call does nothing."""

@@ -16,9 +16,11 @@ from medfed.algorithms import ALGORITHMS
 from medfed.core.errors import TaskError, UserError
 from medfed.core.messages import Message, Vector
 from medfed.core.protocols import Algorithm
-from medfed.core.steps import Step
+from medfed.core.steps import Release, Step
 from medfed.data import prepare
+from medfed.engine.federation import share
 from medfed.evaluate import evaluation
+from medfed.privacy.graph import FEWEST
 from medfed.spec.loading import TaskFile
 from medfed.spec.task import BASELINES
 
@@ -40,11 +42,12 @@ class Lane:
 
 @dataclass(frozen=True)
 class Strategy:
-    """A task's algorithm class with its hyperparameters, and its lanes."""
+    """A task's algorithm class with its hyperparameters, and its lanes. secure: whether only totals leave the sites."""
 
     kind: type[Algorithm[Any]]
     options: dict[str, Any]
     lanes: tuple[Lane, ...]
+    secure: bool = False
 
     def algorithm(self, initial: Vector, rounds: int, tolerance: float) -> Algorithm[Message]:
         """The algorithm that starts from these weights."""
@@ -53,7 +56,8 @@ class Strategy:
     @property
     def steps(self) -> frozenset[str]:
         """Names of all steps that sites admit in this run."""
-        return frozenset(step.name for step in (*RUN_STEPS, *self.kind.STEPS))
+        known = (*RUN_STEPS, *self.kind.STEPS)
+        return frozenset(step.name for step in known if not (self.secure and step.releases is Release.SITE))
 
 
 def resolve_strategy(task: TaskFile, sites: Sequence[str]) -> Strategy:
@@ -82,7 +86,9 @@ def resolve_strategy(task: TaskFile, sites: Sequence[str]) -> Strategy:
                 remedy=f"options of {plugin.name}: {', '.join(known) or 'none'}",
             )
     _check_local_training(task, kind)
-    strategy = Strategy(kind, plugin.options, _lanes(plugin.name, names))
+    _check_aggregation(task, kind, len(names))
+    secure = task.spec.privacy.aggregation == "secure"
+    strategy = Strategy(kind, plugin.options, _lanes(plugin.name, names), secure)
     _try_options(task, strategy)
     return strategy
 
@@ -107,6 +113,32 @@ def _check_local_training(task: TaskFile, kind: type[Algorithm[Any]]) -> None:
             setting,
             cause=f"{federation.strategy.name} is right for plain SGD at the sites alone, and `{setting}` changes that",
             remedy=f"leave out federation.{setting}, or choose another strategy",
+        )
+
+
+def _check_aggregation(task: TaskFile, kind: type[Algorithm[Any]], sites: int) -> None:
+    """Refuse secure aggregation where single replies are asked for, or too few sites would hide each other."""
+    federation = task.spec.federation
+    if task.spec.privacy.aggregation != "secure":
+        return
+    name = federation.strategy.name
+    if name in BASELINES:
+        cause = f"the baseline {name!r} adds nothing up over hospitals, so that there is nothing to hide in a total"
+        raise task.error("federation", "strategy", cause=cause, remedy="run it with privacy.aggregation: clear")
+    if kind.ASKS:
+        raise task.error(
+            "privacy",
+            "aggregation",
+            cause=f"{name!r} asks for each site's own reply, which secure aggregation does not show",
+            remedy="choose another strategy, or privacy.aggregation: clear",
+        )
+    asked = share(federation.cohort, sites)
+    if asked < FEWEST:
+        raise task.error(
+            "privacy",
+            "aggregation",
+            cause=f"a round asks {asked} of the sites, and a total of fewer than {FEWEST} tells each the other's part",
+            remedy=f"take {FEWEST} sites or more (more than two thirds of them have to answer)",
         )
 
 

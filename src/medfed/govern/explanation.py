@@ -226,7 +226,16 @@ def _protection(spec: TaskSpec) -> Iterator[str]:
             "hospital's contribution on arrival, before adding it to the others (privacy.aggregation: clear)."
         )
     else:
-        yield f"The total is formed by {_quoted(spec.privacy.aggregation)} (privacy.aggregation)."
+        yield (
+            "On the way: encrypted (TLS). At the coordinator: hidden. What this hospital contributes is masked by "
+            "numbers that cancel in the total alone, so that whoever runs the coordinator reads totals over three "
+            "hospitals or more, and over more than two thirds of those asked (privacy.aggregation: secure)."
+        )
+        yield (
+            "This holds as long as fewer than a third of the hospitals work with the coordinator against this one. The "
+            "total itself, and what changes from one round's to the next, is not hidden. Figures about this hospital "
+            "alone do not leave it."
+        )
     yield "No noise is added: there is no differential privacy in this version."
     if len(spec.sites) == 2:
         yield "There are two hospitals: each can subtract its own part from a total, which hides nothing from it."

@@ -63,6 +63,14 @@ def admit(policy: Policy, request: Request, step: Step[Any, Any], facts: Facts) 
     _check_limits(policy, request, facts)
 
 
+def admit_protocol(policy: Policy, request: Request, facts: Facts) -> None:
+    """Let a question of a secure sum be answered, which reads no patient's rows, or raise Refused."""
+    _check_task(policy, request, facts)
+    _check_quiet_hours(policy, facts)
+    _check_allowed(policy.releases, Release.SUM.value, "releases", RefusalReason.RELEASES)
+    _check_limits(policy, request, facts)
+
+
 def check_release(policy: Policy, step: Step[Any, Any], reply: Message, facts: Facts) -> None:
     """Let a step's reply leave, or raise Refused: a summed field out of bounds, or too many bytes."""
     if step.releases is Release.SUM and (name := out_of_bounds(reply)) is not None:

@@ -140,10 +140,10 @@ BOMBS = {
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
 def test_a_bomb_is_defused_within_a_second(tmp_path, text):
     path = written(tmp_path, text)
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(TaskError):
         read_yaml(path)
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1
 
 
 @given(st.text() | st.text(alphabet="ab:-[]{}&*!?|>'\"%@`#,. \n\t\\<~1"))

@@ -22,6 +22,7 @@ from medfed.engine.federation import Conversation, SiteFederation, share
 from medfed.engine.folder import RunFolder
 from medfed.engine.process import Process, RoundMetrics, RunState
 from medfed.engine.run import run as run_rounds
+from medfed.engine.securesum import SecureSums
 from medfed.engine.simulation import COORDINATOR, Simulation, attached
 from medfed.engine.strategies import resolve_strategy
 from medfed.govern.approvals import Status
@@ -151,8 +152,13 @@ class Conductor:
             )
             parties.told.extend(_told_before(self.submission))
             strategy = resolve_strategy(task, members)
+            secure = spec.privacy.aggregation == "secure"
             federation = SiteFederation(
-                Conversation(parties, run, proposal.digest), members, spec.federation, spec.seed
+                Conversation(parties, run, proposal.digest),
+                members,
+                spec.federation,
+                spec.seed,
+                SecureSums(len(spec.sites), spec.privacy.update_bound) if secure else None,
             )
             process = Process(spec, strategy, federation, NetworkCache(spec.model, spec.seed))
             policies = dict.fromkeys(members, "its own")

@@ -20,6 +20,8 @@ from medfed.engine.deployed.folders import SiteFolder
 from medfed.engine.deployed.kept import Keepsakes
 from medfed.engine.deployed.messages import ShownHead
 from medfed.engine.deployed.settings import LiveSettings
+from medfed.engine.federation import share
+from medfed.engine.masking import Masking
 from medfed.engine.rows import SiteRows
 from medfed.engine.simulation import COORDINATOR
 from medfed.engine.site import SiteNode
@@ -33,6 +35,7 @@ from medfed.govern.ledger import LedgerFolder
 from medfed.govern.proposals import Proposal
 from medfed.govern.views import Views
 from medfed.models.catalogue import NetworkCache
+from medfed.privacy.graph import least_sites
 from medfed.spec.policy import Policy
 from medfed.version import __version__
 
@@ -181,8 +184,20 @@ class SiteRun:
             networks=NetworkCache(spec.model, spec.seed),
             permit=self._permit,
             asked=self._record_request,
+            masking=self._masking(),
             log=self.folder.log(self.run),
         )
+
+    def _masking(self) -> Masking | None:
+        """The site's part in secure sums, where the task has them. Its partners are the task's sites."""
+        spec, site = self._task.spec, self.folder.site
+        if spec.privacy.aggregation != "secure":
+            return None
+        parties = {each: key for each, key in self._keys.items() if each in spec.sites}
+        parties[site] = self.folder.key().verify_key
+        least = least_sites(share(spec.federation.cohort, len(spec.sites)))
+        largest, sums = spec.privacy.update_bound, self._store.sums(site)
+        return Masking(self.proposal.digest, self.run, site, self.folder.key(), parties, least, largest, sums)
 
     def _permit(self) -> None:
         self._bind(self._approvals.check(self.proposal.digest, self._cohort, datetime.now(UTC)))
