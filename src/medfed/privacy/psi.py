@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from medfed.core.errors import MedFedError, Refused, UserError
 from medfed.privacy.curve import as_array, hashed_to_curve, multiplied, received, refuse_twist
+from medfed.privacy.framing import framed
 from medfed.privacy.identifiers import InputReport, prepared
 from medfed.privacy.psi_messages import (
     Agreement,
@@ -293,7 +294,7 @@ class Party:
         parts = [
             commitment.statement() + pledge for commitment, pledge in sorted(pairs, key=lambda pair: pair[0].party)
         ]
-        return hashlib.sha256(_framed(*parts)).digest()
+        return hashlib.sha256(framed(*parts)).digest()
 
     def _reporter(self, done: int = 0) -> Callable[[int], None] | None:
         """Progress over both blindings; until the peer's size is known, the own set's stands for it."""
@@ -314,23 +315,18 @@ def opens(commitment: Commitment, scalar: bytes, key: bytes, identifiers: Sequen
 
 
 def _hashed(key: bytes, project: str, identifiers: Sequence[str]) -> list[bytes]:
-    context = _framed(b"medfed.psi.identifier", project.encode())
+    context = framed(b"medfed.psi.identifier", project.encode())
     return [hashed_to_curve(key, context, identifier) for identifier in identifiers]
 
 
 def _key_check(key: bytes, project: str, session: str) -> bytes:
-    return hmac.digest(key, _framed(b"medfed.psi.key_check", project.encode(), session.encode()), "sha256")
+    return hmac.digest(key, framed(b"medfed.psi.key_check", project.encode(), session.encode()), "sha256")
 
 
 def _digest(what: str, project: str, session: str, party: str, points: Sequence[bytes]) -> bytes:
     """SHA-256 over names and sorted points: the same in whatever order they are sent."""
     names = [text.encode() for text in (f"medfed.psi.{what}", project, session, party)]
-    return hashlib.sha256(_framed(*names) + b"".join(sorted(points))).digest()
-
-
-def _framed(*parts: bytes) -> bytes:
-    """Parts, each after its length, so that no two sequences of parts give the same bytes."""
-    return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+    return hashlib.sha256(framed(*names) + b"".join(sorted(points))).digest()
 
 
 def _within(size: int, sizes: Sizes, whose: str) -> None:

@@ -73,7 +73,7 @@ def test_progress_covers_both_blindings() -> None:
 
 
 def test_a_match_may_stand_anywhere_in_each_transcript() -> None:
-    """χ² of the place of one match among five, at the .999 quantile of four degrees of freedom, for each shuffle."""
+    """χ² of the place of one match among five, for each shuffle: four degrees of freedom, beyond 33.4 once in 10⁶."""
     places: dict[type, Counter[int]] = {BlindedSet: Counter(), DoublyBlinded: Counter()}
     sessions = 500
     for _ in range(sessions):
@@ -89,7 +89,7 @@ def test_a_match_may_stand_anywhere_in_each_transcript() -> None:
         places[DoublyBlinded][as_points(doubled.points).index(match)] += 1
     for counted in places.values():
         expected = sessions / 5
-        assert sum((counted[place] - expected) ** 2 / expected for place in range(5)) < 18.47
+        assert sum((counted[place] - expected) ** 2 / expected for place in range(5)) < 33.4
 
 
 def test_counting_alone_does_not_say_which_even_when_all_but_one_match() -> None:
