@@ -92,6 +92,15 @@ def test_bits_are_flipped_at_their_stated_rate(rate: float) -> None:
     assert abs(both - rate**2 * total) < 6 * math.sqrt(total * rate**2) + 1
 
 
+@pytest.mark.parametrize("rate", [2**-10, 2**-6, 3 * 2**-16 + 2**-8, 0.25])
+def test_of_all_that_may_be_drawn_just_the_stated_share_flips_a_bit(
+    monkeypatch: pytest.MonkeyPatch, rate: float
+) -> None:
+    every = np.arange(2**16, dtype="<u2").tobytes()
+    monkeypatch.setattr("secrets.token_bytes", lambda count: {len(every): every}[count])
+    assert np.bitwise_count(flipped(np.zeros((64, 128), np.uint8), rate)).sum() == rate * 2**16
+
+
 def test_epsilon_of_a_qgram() -> None:
     encoding = replace(ENCODING, flip=0.25)
     assert math.isclose(encoding.epsilon(Field("a", 10)), 10 * math.log(3))

@@ -86,6 +86,19 @@ def test_pairs_of_chunks_are_pairs_of_the_whole(monkeypatch: pytest.MonkeyPatch)
     }
 
 
+def test_blocks_compare_as_many_pairs_as_they_say() -> None:
+    ours, theirs = hospitals(55, common=300, others=0)
+    north, south = sent(ours, "north"), sent(theirs, "south")
+    by_row = [side.filters.filters[np.argsort(side.rows)] for side in (north, south)]
+    differing = np.bitwise_count(by_row[0] ^ by_row[1]).sum(axis=1) / 1024
+    blocks = HammingBlocks(tables=3, bits=16)
+    expected = (1 - (1 - (1 - differing) ** blocks.bits) ** blocks.tables).mean()
+    rules = replace(RULES, blocks=blocks)
+    found = np.mean([len(link(north.filters, south.filters, rules)[0].records) / 300 for _ in range(20)])
+    assert 0.2 < expected < 0.8
+    assert abs(found - expected) < 0.1
+
+
 def test_dice_of_filters_by_hand() -> None:
     first = np.array([[0b1110, 0], [0, 0], [255, 255]], np.uint8)
     second = np.array([[0b0111, 1], [0, 0], [255, 255]], np.uint8)

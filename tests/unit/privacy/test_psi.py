@@ -255,7 +255,7 @@ def test_repeated_points_are_refused() -> None:
     north, message, _ = after("commit")
     points = honest(3)
     blinded = shown(north, message, [*points, points[1]])
-    with pytest.raises(Refused, match="probing"):
+    with pytest.raises(Refused, match="a point twice: whoever repeats"):
         north.pledge(blinded)
 
 
