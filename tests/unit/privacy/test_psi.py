@@ -331,6 +331,34 @@ def test_an_agreement_to_another_count_or_by_another_is_refused() -> None:
             north.order(dataclasses.replace(message, agreement=lie, signature=SIGNING[by].sign(lie.statement())))
 
 
+def test_a_scalar_for_each_identifier_tells_which_in_the_first_part_and_cannot_be_opened_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the protocol does not hold against, as the page says, and what proves it to an auditor."""
+    scalars = [X25519PrivateKey.generate() for _ in SOUTH]
+
+    def each_by_its_own(_: Any, points: list[bytes], progress: Any = None) -> list[bytes]:
+        return [multiplied(scalar, [point])[0] for scalar, point in zip(scalars, points, strict=True)]
+
+    north, cheat = pair(NORTH, SOUTH, session="one")
+    with monkeypatch.context() as patch:
+        patch.setattr("medfed.privacy.psi.multiplied", each_by_its_own)
+        committed = cheat.commit()
+    to_cheat = north.commit()
+    blinded = cheat.blind(to_cheat)
+    of_north = north.blind(committed)
+    north.pledge(blinded)
+    back = as_points(north.reply(Pledge("one", "south", bytes(32))).points)
+    learned = {
+        name
+        for name, scalar in zip(cheat._shuffled, scalars, strict=True)
+        if not set(multiplied(scalar, as_points(of_north.points))).isdisjoint(back)
+    }
+    assert learned == {"bert-2", "emil-5"}
+    for scalar in scalars:
+        assert not opens(committed.commitment, scalar.private_bytes_raw(), KEY, SOUTH)
+
+
 # Limits
 
 
