@@ -10,6 +10,8 @@ from consortium_in_memory import SITES, Consortium, MemoryCarrier, task_over
 
 from medfed import api
 from medfed.core.errors import QuorumLost
+from medfed.engine.deployed.partners import partners
+from medfed.engine.deployed.submission import Wish
 
 
 @pytest.fixture
@@ -40,6 +42,22 @@ def test_a_deployed_run_gives_the_bits_of_a_simulation(consortium: Consortium, s
     consortium.conductor(submission, carrier).conduct()
     model = (submission.folder / "model.safetensors").read_bytes()
     assert weights(model) == weights(in_one_process(consortium, aggregation, strategy=strategy))
+
+
+def test_a_steward_reads_whose_keys_the_masks_rest_on(consortium: Consortium) -> None:
+    """Each hospital's fingerprint is the same on every page, so that they can be compared."""
+    task = task_over(dict.fromkeys(SITES, "rows"), "secure")
+    submission = consortium.submit(task, Wish(wait=0.0, propose_only=True))
+    consortium.conductor(submission, MemoryCarrier(consortium.open_sites())).conduct()
+    pages = {
+        site: partners(folder, submission.proposal().digest, task.spec).paragraphs
+        for site, folder in consortium.sites.items()
+    }
+    for site, (_, *others, own) in pages.items():
+        mine = own.removeprefix("this hospital: ")
+        assert len(mine) == 64 and len(others) == len(SITES) - 1
+        for other, page in pages.items():
+            assert other == site or f"“{site}”: {mine}" in page
 
 
 def test_without_approval_nothing_is_trained(consortium: Consortium) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import time
 from collections.abc import Iterator
@@ -27,9 +28,9 @@ def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlareConsor
         yield found
 
 
-def named(name: str, **federation: object) -> TaskFile:
+def named(name: str, aggregation: str = "clear", **federation: object) -> TaskFile:
     """The task of the four hospitals under another name: an approval is for one run."""
-    task = task_over(ROWS, **federation)
+    task = task_over(ROWS, aggregation, **federation)
     return task_of(task.document.data | {"name": name})
 
 
@@ -83,6 +84,43 @@ def test_the_heart_hospitals_train_the_bits_of_one_process(
     engine = {"engine": {"batched": "off", "workers": 1}}
     task = task_of(heart.task("fedavg", 42) | engine | {"sites": dict.fromkeys(SITES, "heart")})
     check_equal(consortium, task, tmp_path, tmp_path)
+
+
+def test_four_hospitals_add_up_under_masks_to_the_bits_of_one_process(
+    consortium: FlareConsortium, tmp_path: Path
+) -> None:
+    """All that leaves a hospital in the clear are names of categories, of which this task declares all."""
+    task = named("under masks", "secure")
+    submission = consortium.submit(task)
+    events = consortium.follow(submission, 120)
+    assert events[-1]["event"] == "finished", events[-1]
+    simulated = in_one_process(task, consortium.root / "tables", tmp_path / "simulated")
+    assert weights(submission.folder) == weights(simulated)
+    assert metrics(submission.folder) == metrics(simulated)
+    assert not consortium.verified(submission).wrong
+    for site in SITES:
+        entries = [json.loads(line) for line in consortium.ledger(submission, site).read_text().splitlines()]
+        left = {(e["release"], e["protection"]) for e in entries if e["kind"] == "release"}
+        assert left == {("sum", "secure aggregation: masked"), ("sum", "secure aggregation: keys and shares")}
+
+
+def test_under_masks_a_site_that_dies_is_left_out_and_welcomed_back(consortium: FlareConsortium) -> None:
+    """Three of four are enough. What was summed without it is never summed with it."""
+    submission = consortium.submit(named("a site dies under masks", "secure", rounds=60, quorum=0.75))
+
+    def strike(event: dict[str, Any]) -> None:
+        if event["event"] == "round" and event["round"] == 2:
+            consortium.keep_away.add("west")
+            consortium.kill("west", "service")
+        if event["event"] == "round" and any(each["site"] == "west" for each in event["absent"]):
+            consortium.keep_away.discard("west")
+
+    events = consortium.follow(submission, 150, strike)
+    assert events[-1]["event"] == "finished", events[-1]
+    without = absent(events)
+    assert {"west"} in without.values()
+    assert without[60] == set()
+    assert not consortium.verified(submission).wrong
 
 
 def test_a_site_that_dies_is_named_left_out_and_welcomed_back(consortium: FlareConsortium) -> None:

@@ -79,6 +79,7 @@ def approve(
     """
     from medfed.engine.deployed.cohorts import cohort_of
     from medfed.engine.deployed.office import office_ledger
+    from medfed.engine.deployed.partners import partners
     from medfed.govern.explanation import explain
     from medfed.spec.site import load_site
 
@@ -90,6 +91,9 @@ def approve(
     _check_installed(proposal)
     cohort = cohort_of(site.path, proposal)
     _print_passages(explain(proposal, policy=load_site(site.settings).policy, cohort=cohort))
+    task = proposal.task_file().spec
+    if task.privacy.aggregation == "secure":
+        _print_passages([partners(site, proposal.digest, task)])
     name = by or typer.prompt("Your name")
     if not (yes or typer.confirm(f"Approve task {proposal.digest[:12]}?")):
         print("nothing was decided")

@@ -33,6 +33,7 @@ from medfed.engine.deployed.messages import (
     Trained,
 )
 from medfed.engine.deployed.office import office_ledger
+from medfed.engine.deployed.partners import told_keys
 from medfed.engine.deployed.settings import LiveSettings
 from medfed.engine.deployed.siterun import SiteRun
 from medfed.engine.simulation import COORDINATOR
@@ -183,12 +184,7 @@ class DeployedSite:
             )
 
     def _keys(self, digest: str) -> dict[str, VerifyKey]:
-        path = self.folder.proposals / digest / "parties.json"
-        if not path.exists():
-            raise Refused("the parties to this task are not known here", remedy="propose the task once more")
-        told = json.loads(path.read_text())
-        keys = {party: VerifyKey(bytes.fromhex(key)) for party, key in told.items()}
-        return keys | {COORDINATOR: self.folder.coordinator_key()}
+        return told_keys(self.folder, digest) | {COORDINATOR: self.folder.coordinator_key()}
 
     # ------------------------------------------------------------------------------------------------------ runs
 
