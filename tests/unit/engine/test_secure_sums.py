@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import medfed
-from medfed.algorithms.fedavg import WeightedDelta, Weights, train_locally
+from medfed.algorithms.fedavg import FedAvg, WeightedDelta, Weights, train_locally
 from medfed.api import simulation_key
 from medfed.core.codec import encode
 from medfed.core.errors import QuorumLost, Refused, TaskError
@@ -291,6 +291,12 @@ def test_what_secure_aggregation_cannot_protect_is_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(TaskError, match=told):
         resolve_strategy(task_of(described(**federation)), names)
+
+
+def test_an_algorithm_that_asks_for_single_replies_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FedAvg, "ASKS", True)
+    with pytest.raises(TaskError, match="asks for each site's own reply, which secure aggregation does not show"):
+        resolve_strategy(task_of(described()), SITES)
 
 
 def test_an_update_beyond_the_bound_fails_its_site_by_name() -> None:
