@@ -94,6 +94,6 @@ def assemble(task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: 
         names,
         spec.federation,
         spec.seed,
-        SecureSums(len(names), spec.privacy.update_bound) if secure else None,
+        SecureSums(len(names), consortium.public_identities, spec.privacy.update_bound) if secure else None,
     )
     return Assembly(Process(spec, strategy, federation, consortium.networks), simulation)

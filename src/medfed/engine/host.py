@@ -28,7 +28,7 @@ from medfed.engine.stack import CannotStack, SessionStack, StackTrainers
 from medfed.engine.store import RunStore, store_path
 from medfed.govern.entries import OpenedEntry, PolicyEntry
 from medfed.govern.heads import Head
-from medfed.govern.keys import SigningKey
+from medfed.govern.keys import SigningKey, VerifyKey
 from medfed.govern.ledger import Ledger, LedgerFolder
 from medfed.models.catalogue import NetworkCache
 from medfed.spec.policy import Policy
@@ -87,6 +87,11 @@ class Consortium:
     networks: NetworkCache
     blocks: tuple[tuple[str, ...], ...]
     identities: Mapping[str, SigningKey] = field(default_factory=dict)
+
+    @property
+    def public_identities(self) -> dict[str, VerifyKey]:
+        """The public halves of the sites' identities."""
+        return {site: key.verify_key for site, key in self.identities.items()}
 
     @property
     def stacked(self) -> bool:
@@ -195,7 +200,7 @@ class SiteHost:
         shared = self._consortium
         if site not in shared.identities:
             return None
-        parties = {each: key.verify_key for each, key in shared.identities.items()}
+        parties = shared.public_identities
         asked = share(shared.task.federation.cohort, len(parties))
         largest, sums = shared.task.privacy.update_bound, self._stores[site].sums(site)
         return Masking(shared.digest, shared.run, site, shared.identities[site], parties, asked, largest, sums)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -12,6 +13,8 @@ from medfed.core.errors import CodecError, QuorumLost, Refused
 from medfed.core.messages import Message
 from medfed.core.steps import Release, Step
 from medfed.core.wire import Failure
+from medfed.privacy.agreement import Verifies
+from medfed.privacy.graph import least_sites
 from medfed.privacy.ring import Encoder
 from medfed.privacy.secagg.coordinator import Unmasking
 from medfed.privacy.secagg.messages import (
@@ -26,6 +29,7 @@ from medfed.privacy.secagg.messages import (
     Survivors,
     question_of,
     session_of,
+    survivors_signed,
 )
 
 if TYPE_CHECKING:
@@ -40,10 +44,14 @@ Failures = list[tuple[str, Failure]]
 
 @dataclass(frozen=True)
 class SecureSums:
-    """How totals are formed under secure aggregation. parties: the sites of the task; largest: its bound on updates, if
-    any."""
+    """How totals are formed under secure aggregation.
+
+    parties: the number of the task's sites; identities: the keys of those that take part, by which false signatures are
+    told before other sites refuse them; largest: the task's bound on updates, if any.
+    """
 
     parties: int
+    identities: Mapping[str, Verifies]
     largest: float | None
 
     def total(self, conversation: Conversation, step: Step[M, R], messages: Mapping[str, M], failures: Failures) -> R:
@@ -61,7 +69,11 @@ class SecureSums:
         sum_ = Unmasking(session, nonce, len(messages))
         talk = _Talk(conversation, failures)
 
-        advertised = _as_before(dict(talk.ask("secagg.open", Advertised, dict.fromkeys(messages, opening))))
+        advertised = {}
+        for site, each in talk.ask("secagg.open", Advertised, dict.fromkeys(messages, opening)):
+            if talk.signed(site, "secagg.open", self.identities[site], each.signature, each.signed(session, site)):
+                advertised[site] = each
+        advertised = _as_before(advertised, least_sites(len(messages)))
         keys = self._enough(step, failures, lambda: sum_.key_list(advertised))
         for site, boxes in talk.ask("secagg.share", Boxes, dict.fromkeys(keys.sites, keys)):
             talk.check(site, "secagg.share", lambda site=site, boxes=boxes: sum_.take_boxes(site, boxes))
@@ -79,9 +91,12 @@ class SecureSums:
 
         after: Failures = []
         talk = _Talk(conversation, after)
-        confirmed = dict(talk.ask("secagg.confirm", Confirmed, dict.fromkeys(survivors, Survivors(nonce, survivors))))
+        confirmed, signed = {}, survivors_signed(sum_.roster, survivors)
+        for site, mark in talk.ask("secagg.confirm", Confirmed, dict.fromkeys(survivors, Survivors(nonce, survivors))):
+            if talk.signed(site, "secagg.confirm", self.identities[site], mark.signature, signed):
+                confirmed[site] = mark.signature
         signers = tuple(sorted(confirmed))
-        told = Confirmations(nonce, signers, tuple(confirmed[site].signature for site in signers))
+        told = Confirmations(nonce, signers, tuple(confirmed[site] for site in signers))
         revealed = dict(talk.ask("secagg.reveal", Revealed, dict.fromkeys(signers, told)))
         return cast(R, self._enough(step, [*failures, *after], lambda: sum_.total(revealed, encoder)))
 
@@ -121,17 +136,33 @@ class _Talk:
         try:
             take()
         except CodecError as error:
-            failure = Failure(CodecError.code, error.cause, name)
-            self.failures.append((site, self.conversation.failed(site, failure)))
+            self._fail(site, name, error.cause)
+
+    def signed(self, site: str, name: str, identity: Verifies, signature: bytes, message: bytes) -> bool:
+        """Whether a site signed what it says; if not, it has failed, alone."""
+        if identity.verifies(signature, message):
+            return True
+        self._fail(site, name, "its signature is false")
+        return False
+
+    def _fail(self, site: str, name: str, cause: str) -> None:
+        failure = Failure(CodecError.code, cause, name)
+        self.failures.append((site, self.conversation.failed(site, failure)))
 
 
-def _as_before(advertised: dict[str, Advertised]) -> dict[str, Advertised]:
-    """The sites to go on with: where the same was summed before, those of then, so that the total is the same."""
-    before = {keys.formed for keys in advertised.values() if keys.formed}
-    if not before:
+def _as_before(advertised: dict[str, Advertised], least: int) -> dict[str, Advertised]:
+    """The sites to go on with: where the same was summed before, those of then, so that the total is the same.
+
+    A few that say so, whom the others can do without, are left out: they would refuse, or want all others to.
+    """
+    claims = Counter(keys.formed for keys in advertised.values() if keys.formed)
+    if not claims:
         return advertised
-    sites = max(sorted(before), key=len)
-    return {site: keys for site, keys in advertised.items() if site in sites}
+    free = {site: keys for site, keys in advertised.items() if not keys.formed}
+    ((sites, claimed),) = claims.most_common(1)
+    if claimed < least <= len(free):
+        return free
+    return {site: keys for site, keys in advertised.items() if site in sites and keys.formed in ((), sites)}
 
 
 def _never(_site: Any, _message: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -71,6 +71,7 @@ class Lossy:
     lost: dict[str, set[str]] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
+    changed: Callable[[str, Reply], Reply] = lambda step, reply: reply
 
     def exchange(self, requests: Sequence[Request]) -> Iterator[Reply]:
         self.requests += requests
@@ -78,7 +79,7 @@ class Lossy:
             self.replies.append(reply)
             step = next(request.step for request in requests if request.site == reply.site)
             if reply.site not in self.lost.get(step, set()):
-                yield reply
+                yield self.changed(step, reply)
 
 
 def prepared(aggregation: str = "secure", **federation: Any) -> tuple[Process, Lossy]:
@@ -185,6 +186,41 @@ def test_a_sum_is_formed_again_over_those_of_the_first_time() -> None:
     second = process.federation.sum(train_locally, message)
     assert second.rows == first.rows
     np.testing.assert_array_equal(second.delta, first.delta)
+
+
+@pytest.mark.parametrize("phase", ["secagg.open", "secagg.confirm"])
+def test_a_site_that_signs_falsely_fails_alone(phase: str) -> None:
+    process, engine = prepared()
+    message = Weights(np.array([0.5, -0.25, 0.125, 0.0625], np.float32))
+
+    def forged(step: str, reply: Reply) -> Reply:
+        if reply.site != "site c" or step != phase:
+            return reply
+        return replace(reply, body=replace(reply.body, signature=bytes(64)))  # type: ignore[type-var]
+
+    engine.changed = forged
+    plain, _ = prepared("clear")
+    contributed = [site for site in SITES if phase == "secagg.confirm" or site != "site c"]
+    exact = plain.federation.sum(train_locally, message, sites=contributed)
+    assert process.federation.sum(train_locally, message).rows == exact.rows
+    (absence,) = process.federation.conversation.absences
+    assert (absence.site, absence.step, absence.sentence) == ("site c", phase, "its signature is false")
+
+
+@pytest.mark.parametrize("claimed", [("site c",), SITES[1:], ("elsewhere",)])
+def test_a_site_that_claims_an_earlier_sum_of_others_is_left_out(claimed: tuple[str, ...]) -> None:
+    process, engine = prepared()
+
+    def lying(step: str, reply: Reply) -> Reply:
+        if reply.site != "site c" or step != "secagg.open":
+            return reply
+        return replace(reply, body=replace(reply.body, formed=claimed))  # type: ignore[type-var]
+
+    engine.changed = lying
+    plain, _ = prepared("clear")
+    message = Weights(np.array([0.5, -0.25, 0.125, 0.0625], np.float32))
+    exact = plain.federation.sum(train_locally, message, sites=[site for site in SITES if site != "site c"])
+    assert process.federation.sum(train_locally, message).rows == exact.rows
 
 
 def test_sites_are_asked_the_same_in_a_secure_sum() -> None:

@@ -158,7 +158,7 @@ class Conductor:
                 members,
                 spec.federation,
                 spec.seed,
-                SecureSums(len(spec.sites), spec.privacy.update_bound) if secure else None,
+                SecureSums(len(spec.sites), keys, spec.privacy.update_bound) if secure else None,
             )
             process = Process(spec, strategy, federation, NetworkCache(spec.model, spec.seed))
             policies = dict.fromkeys(members, "its own")

@@ -47,7 +47,7 @@ class Unmasking:
         self._size = neighbourhood(len(sites), self.asked)
         self._check(len(sites), "made keys")
         self._keys = KeyList(self.nonce, sites, tuple(advertised[site] for site in sites))
-        self._neighbours = neighbours(sites, self._size.degree, roster_of(self.session, self._keys))
+        self._neighbours = neighbours(sites, self._size.degree, self.roster)
         return self._keys
 
     def take_boxes(self, site: str, boxes: Boxes) -> None:
@@ -56,6 +56,11 @@ class Unmasking:
         if len(boxes.boxes) != len(receivers):
             raise CodecError("it did not send one box to each neighbour")
         self._boxes[site] = dict(zip(receivers, boxes.boxes, strict=True))
+
+    @property
+    def roster(self) -> bytes:
+        """What confirmations are signatures of (:func:`~medfed.privacy.secagg.messages.roster_of`)."""
+        return roster_of(self.session, self._keys)
 
     @property
     def senders(self) -> tuple[str, ...]:
