@@ -16,6 +16,7 @@ from medfed.core.messages import Message
 from medfed.core.steps import Step, installed_step
 from medfed.core.timings import Phase, Timings
 from medfed.core.wire import Failure, Reply, Request
+from medfed.engine.budget import SiteBudget
 from medfed.engine.memory import SiteMemory
 from medfed.engine.rows import SiteRows
 from medfed.engine.session import SiteSession
@@ -55,8 +56,8 @@ class SiteNode:
     steps: names of the steps that the task's algorithm and the run itself may call here. rows: loads them on demand.
     policy: read at every request, so that a change holds at once. permit: raises Refused where the task's approval does
     not hold; asked before a step runs and again before its reply leaves. asked: records a request that the gate admits
-    (a simulation records releases alone). log: the site's own file for traces, which may
-    quote values.
+    (a simulation records releases alone). budget: what differentially private training is charged to; None: the run's
+    own ledger. log: the site's own file for traces, which may quote values.
     """
 
     run: str
@@ -71,6 +72,7 @@ class SiteNode:
     networks: NetworkCache
     permit: Callable[[], None] = _unconditionally
     asked: Callable[[Request], None] | None = None
+    budget: Callable[[], SiteBudget] | None = None
     log: Path | None = None
     timings: Timings = field(default_factory=Timings)
 

@@ -1,0 +1,1 @@
+"""Protection of what leaves a site: secure sums, differential privacy, set intersection."""
