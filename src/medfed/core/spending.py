@@ -26,7 +26,8 @@ class Charge:
 
     dataset: its name at the site. source: where its rows come from, as a keyed digest, so that a second name for the
     same file is no second budget; empty where nobody else can have it. task: the task's digest; title: its name. run,
-    round, call, step, request: what was asked, and SHA-256 of its encoding. mark: entries of the run's ledger before.
+    round, call, step, request: what was asked, and SHA-256 of its encoding. mark, version: entries of the run's
+    ledger, and the newest version of the site's memory, before.
     """
 
     dataset: str
@@ -39,6 +40,7 @@ class Charge:
     step: str
     request: str
     mark: int
+    version: int
     spend: Spend
 
     def concerns(self, other: Charge) -> bool:

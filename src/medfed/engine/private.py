@@ -9,7 +9,7 @@ from medfed.core.errors import RefusalReason, Refused, UserError
 from medfed.core.spending import Charge
 from medfed.core.wire import Request
 from medfed.engine.budget import RunBudget, SiteBudget
-from medfed.govern.entries import FailureEntry, ReleaseEntry
+from medfed.govern.entries import FailureEntry
 from medfed.govern.ledger import Ledger
 from medfed.models.catalogue import build_network, outputs_for
 from medfed.models.loss import row_losses
@@ -61,9 +61,12 @@ def check_trainable(task: TaskSpec, policy: Policy) -> None:
         )
 
 
-def private_gradients(node: SiteNode, request: Request, policy: Policy, network: Network, rows: int) -> DpSgd | None:
+def private_gradients(
+    node: SiteNode, request: Request, policy: Policy, network: Network, rows: int, *, first: bool
+) -> DpSgd | None:
     """The private gradients of a request's local training, after its cost was charged; None where the task has none.
 
+    first: it is the first training of this request in this process, which may have been charged before a kill.
     Raises Refused where the dataset's budget or the run's plan does not allow it, DataError and UserError where rows
     or layers do not.
     """
@@ -83,11 +86,11 @@ def private_gradients(node: SiteNode, request: Request, policy: Policy, network:
         sampling_rate=plan.sampling_rate,
         expected_batch=plan.expected_batch,
     )
-    _charge(node, request, policy, plan)
+    _charge(node, request, policy, plan, first=first)
     return gradients
 
 
-def _charge(node: SiteNode, request: Request, policy: Policy, plan: Plan) -> None:
+def _charge(node: SiteNode, request: Request, policy: Policy, plan: Plan, *, first: bool) -> None:
     budget = node.budget() if node.budget else SiteBudget(RunBudget(node.ledger, node.run), node.site)
     charge = Charge(
         dataset=budget.dataset,
@@ -100,6 +103,7 @@ def _charge(node: SiteNode, request: Request, policy: Policy, plan: Plan) -> Non
         step=request.step,
         request=request.digest(),
         mark=node.ledger.size,
+        version=node.memory.newest_version,
         spend=plan.round,
     )
 
@@ -107,7 +111,7 @@ def _charge(node: SiteNode, request: Request, policy: Policy, plan: Plan) -> Non
         """Whether it is to be recorded; raises Refused."""
         same_rows = [other for other in earlier if other.concerns(charge)]
         of_run = [other for other in same_rows if other.run == charge.run]
-        if of_run and _stands(of_run[-1], charge, node.ledger):
+        if first and of_run and _stands(of_run[-1], charge, node.ledger):
             return False
         check_plan(of_run, charge, plan)
         check_budget(same_rows, charge, policy)
@@ -119,10 +123,11 @@ def _charge(node: SiteNode, request: Request, policy: Policy, plan: Plan) -> Non
 def _stands(last: Charge, charge: Charge, ledger: Ledger) -> bool:
     """Whether the same request was charged before a process ended, and nothing that it computed can have left since.
 
-    What a step computed leaves by a release, or by a failure that tells of it; both are entries of the run's ledger.
+    What a step computed leaves by a reply, which is a version of the site's memory before that, or by a failure that
+    tells of it, which is an entry of the run's ledger.
     """
-    same = last.request == charge.request and last.spend == charge.spend
-    return same and next(ledger.entries(ReleaseEntry, FailureEntry, since=last.mark), None) is None
+    same = (last.request, last.spend, last.version) == (charge.request, charge.spend, charge.version)
+    return same and next(ledger.entries(FailureEntry, since=last.mark), None) is None
 
 
 def check_plan(of_run: Sequence[Charge], charge: Charge, plan: Plan) -> None:

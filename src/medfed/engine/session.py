@@ -42,6 +42,7 @@ class SiteSession:
         self._memory = dict(kept)
         self._changed: dict[type[Message], Message] = {}
         self._policy = policy
+        self._trained = False
 
     @property
     def site(self) -> str:
@@ -101,7 +102,10 @@ class SiteSession:
 
         task, member = self.node.task, self.member()
         network, federation = self.network(member.examples), task.federation
-        private = private_gradients(self.node, self._request, self._policy, network, len(member.examples))
+        private = private_gradients(
+            self.node, self._request, self._policy, network, len(member.examples), first=not self._trained
+        )
+        self._trained = True
         with self.node.timings[Phase.TRAIN], torch.random.fork_rng(devices=[]):
             network.load(weights)
             torch.manual_seed(torch_seed(task.seed, self.site, self.round, "layers"))

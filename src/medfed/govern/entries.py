@@ -201,8 +201,8 @@ class SpendEntry:
 
     run: that of the ledger. spender, round, call, step, request: the run that trains, and its request with the SHA-256
     of its encoding. task, title: the task's digest and name. source: a keyed digest of where the rows come from.
-    mark: entries of the run's own ledger before. mechanism, noise_multiplier, sampling_rate, steps: as in
-    :class:`medfed.core.spending.Spend`, numbers as Python writes them.
+    mark, version: entries of the run's own ledger, and the newest version of its memory, before. mechanism,
+    noise_multiplier, sampling_rate, steps: as in :class:`medfed.core.spending.Spend`, numbers as Python writes them.
     """
 
     KIND: ClassVar = EntryKind.SPEND
@@ -217,6 +217,7 @@ class SpendEntry:
     dataset: str
     source: str
     mark: int
+    version: int
     mechanism: str
     noise_multiplier: str
     sampling_rate: str

@@ -29,6 +29,7 @@ def entry_of(charge: Charge, run: str) -> SpendEntry:
         dataset=charge.dataset,
         source=charge.source,
         mark=charge.mark,
+        version=charge.version,
         mechanism=MECHANISM,
         noise_multiplier=repr(charge.spend.noise_multiplier),
         sampling_rate=repr(charge.spend.sampling_rate),
@@ -55,6 +56,7 @@ def charge_of(entry: SpendEntry) -> Charge:
         step=entry.step,
         request=entry.request,
         mark=entry.mark,
+        version=entry.version,
         spend=Spend(noise, rate, entry.steps),
     )
 

@@ -9,6 +9,8 @@ from medfed.core.spending import Spend
 from medfed.privacy.accountant import noise_for
 from medfed.spec.task import RecordPrivacy
 
+MOST_STEPS = 10_000_000
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -33,8 +35,8 @@ def plan_for(privacy: RecordPrivacy, *, rows: int, batch: int, round_steps: int,
     """The plan of a site with so many training rows, which trains in every round.
 
     batch: rows of a batch on average. Noise is the task's own, or that with which all steps of all rounds cost the
-    task's epsilon at most. Raises TaskError where it says neither; DataError where delta is not below 1/rows: then a
-    mechanism may publish a row.
+    task's epsilon at most. Raises TaskError where it says neither or takes too many steps; DataError where delta is not
+    below 1/rows: then a mechanism may publish a row.
     """
     if privacy.delta * rows >= 1:
         raise DataError(
@@ -43,6 +45,11 @@ def plan_for(privacy: RecordPrivacy, *, rows: int, batch: int, round_steps: int,
             remedy="write a smaller privacy.record.delta: well below one over the rows of the largest site",
         )
     rate, steps = batch / rows, round_steps * rounds
+    if steps > MOST_STEPS:
+        raise TaskError(
+            f"{steps:,} noisy steps are more than can be accounted for",
+            remedy=f"train in fewer rounds or local updates: {MOST_STEPS:,} steps at most, or larger batches",
+        )
     noise = privacy.noise_multiplier
     if privacy.epsilon is not None:
         noise = noise_for(privacy.epsilon, privacy.delta, rate, steps)

@@ -23,6 +23,7 @@ from medfed.engine.assembly import Assembly, assemble
 from medfed.engine.hospitals import load_hospitals
 from medfed.engine.host import SiteHost
 from medfed.engine.inprocess import InProcess
+from medfed.engine.memory import SiteMemory
 from medfed.engine.simulation import attached
 from medfed.govern.keys import SigningKey
 from medfed.govern.verify import verify_ledgers
@@ -274,7 +275,8 @@ def test_a_coordinator_that_rewinds_pays_again_and_gets_no_more_steps_than_were_
         refused(again)
 
 
-def test_after_a_kill_in_the_middle_of_training_the_same_request_is_not_charged_anew(tmp_path, monkeypatch):
+@pytest.mark.parametrize("where", ["in training", "between the ledger's entry and the memory's"])
+def test_after_a_kill_before_anything_left_the_same_request_is_not_charged_anew(tmp_path, monkeypatch, where):
     task = made(RECORD)
     with opened(tmp_path, task) as site:
         asked = site.request(1)
@@ -283,15 +285,30 @@ def test_after_a_kill_in_the_middle_of_training_the_same_request_is_not_charged_
             raise KeyboardInterrupt
 
         with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
-            killed.setattr(sessions, "train", kill)
+            if where == "in training":
+                killed.setattr(sessions, "train", kill)
+            else:
+                killed.setattr(SiteMemory, "record", kill)
             site.ask(asked)
+        releases = len(site.entries("release"))
         assert len(site.entries("spend")) == 1
         bases = dict(site.bases)
     with reopened(tmp_path, task, bases) as site:
         assert isinstance(site.ask(asked).body, WeightedDelta)
-        assert len(site.entries("spend")) == 1
-        refused_or_charged = site.ask(site.request(1, shift=0.5))
-        assert isinstance(refused_or_charged.body, WeightedDelta) and len(site.entries("spend")) == 2
+        assert len(site.entries("spend")) == 1 and len(site.entries("release")) == releases + 1
+        other = site.ask(site.request(1, shift=0.5))
+        assert isinstance(other.body, WeightedDelta) and len(site.entries("spend")) == 2
+
+
+def test_a_step_that_trains_twice_pays_twice(tmp_path):
+    with opened(tmp_path, made(RECORD)) as site:
+        node, asked = site.host.nodes["ash"], site.request(1)
+        admitted = node.admit(asked)
+        assert not isinstance(admitted, Reply)
+        session = node.session(admitted)
+        for _ in range(2):
+            session.train(np.zeros(5, np.float32))
+        assert [entry["steps"] for entry in site.entries("spend")] == [6, 6]
 
 
 def test_a_failure_after_the_charge_may_tell_something_and_so_another_try_is_charged(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medfed.core.errors import DataError, MissingExtra
+from medfed.core.errors import DataError, MissingExtra, TaskError
 from medfed.core.spending import Spend
 from medfed.privacy import extra
 from medfed.privacy.accountant import SMALLEST_NOISE, noise_for, pld_epsilon, prv_epsilon
@@ -17,6 +17,18 @@ from medfed.spec.task import RecordPrivacy
 def test_no_steps_cost_nothing_and_no_noise_costs_everything():
     assert prv_epsilon([], 1e-5) == pld_epsilon([Spend(1.0, 0.1, 0)], 1e-5) == 0.0
     assert prv_epsilon([Spend(0.0, 0.1, 1)], 1e-5) == pld_epsilon([Spend(0.0, 0.1, 1)], 1e-5) == math.inf
+
+
+@pytest.mark.parametrize("spend", [Spend(0.3, 1.0, 10**7), Spend(0.5, 0.9, 10**6), Spend(0.0, 0.1, 1)])
+def test_what_protects_nobody_costs_everything_and_is_told_at_once(spend):
+    assert prv_epsilon([spend], 1e-5) == pld_epsilon([Spend(2.0, 0.1, 5), spend], 1e-5) == math.inf
+
+
+@pytest.mark.parametrize(("rate", "steps", "epsilon"), [(0.5, 1000, 5.0), (0.001, 100, 0.5), (0.01, 5, 20.0)])
+def test_noise_is_found_far_from_the_usual(rate, steps, epsilon):
+    noise = noise_for(epsilon, 1e-5, rate, steps)
+    assert prv_epsilon([Spend(noise, rate, steps)], 1e-5) <= epsilon
+    assert noise == SMALLEST_NOISE or prv_epsilon([Spend(noise * 0.99, rate, steps)], 1e-5) > epsilon
 
 
 def test_more_steps_rows_or_less_noise_cost_more():
@@ -62,6 +74,11 @@ def test_a_plan_by_epsilon_and_by_noise():
     assert plan.round == Spend(plan.noise_multiplier, 0.05, 20)
     plan = plan_for(RecordPrivacy(noise_multiplier=2), rows=64, batch=64, round_steps=1, rounds=5)
     assert plan.round == Spend(2.0, 1.0, 1)
+
+
+def test_more_steps_than_can_be_accounted_for_are_refused():
+    with pytest.raises(TaskError, match="10,000,010 noisy steps"):
+        plan_for(RecordPrivacy(epsilon=3), rows=640, batch=32, round_steps=10**6 + 1, rounds=10)
 
 
 @pytest.mark.parametrize(("rows", "refused"), [(99, False), (100, True), (5000, True)])
