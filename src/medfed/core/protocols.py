@@ -195,9 +195,9 @@ class Algorithm(Protocol[S]):
     REQUIRES: optional extras it imports. LAWS: the promises it is tested for. STEPS: every step it calls;
     a site admits no other. ASKS: whether it calls ``ask`` or ``stream``, which secure aggregation excludes.
     PLAIN_SGD: whether its formulas hold for plain SGD at the sites alone: no Adam, momentum or clipping.
+    AVERAGES: whether the new model is a mean of the sites' models, as running statistics (batch normalisation) need.
     It may also declare POST_PROCESSES: that its training steps release only what follows from the outcome of
     ``site.train`` and from what is public, so that differential privacy by record covers them.
-    AVERAGES: whether the new model is a mean of the sites' models, as running statistics (batch normalisation) need.
     """
 
     REQUIRES: ClassVar[tuple[str, ...]]
