@@ -113,6 +113,12 @@ TASK_MEANINGS = {
     "privacy.update_bound": "With `secure`: the largest number in a site's update, as a rule the change of a weight "
     "times the training rows. Numbers of type float32 then take 4 bytes in place of 8, rounded to 2⁻³⁰ of this bound "
     "times the number of sites, about. A site whose update exceeds it fails by name.",
+    "privacy.record.epsilon": "Differential privacy by record ([DP-SGD](../explanation/differential-privacy.md), extra "
+    "`privacy`): the epsilon of all the run's training for one training row of a site. Each site finds its noise from "
+    "it.",
+    "privacy.record.noise_multiplier": "In place of `epsilon`: the noise's standard deviation over `clip_norm`.",
+    "privacy.record.delta": "The delta of this epsilon. It must lie below one over the training rows of every site.",
+    "privacy.record.clip_norm": "The norm to which each row's gradient is clipped.",
     "engine.name": "What carries requests to sites. In this version only the simulation on one machine.",
     "engine.workers": "Processes that the simulated sites are spread over; `auto`: one a core, as far as there is work "
     "for them. Any number gives the same bits.",
@@ -145,8 +151,10 @@ POLICY_MEANINGS = {
     "quiet_hours.*.time_zone": "Whose clock is meant: a name of the IANA database, such as `Europe/Berlin`.",
     "cpus": "Processors that a deployed site's process may use. None: no limit.",
     "memory": "Memory that a deployed site's process may use, in MiB, GiB or TiB: `512 MiB`, `4 GiB`. None: no limit.",
-    "epsilon": "The privacy budget of the site. This version has no differential privacy and spends nothing, so the "
-    "number protects nobody yet.",
+    "epsilon": "The [privacy budget](../explanation/differential-privacy.md#the-budget) of each dataset, over all runs "
+    "of all tasks. A request for training that would exceed it is refused before it computes, and so is all training "
+    "without `privacy.record`. None: no limit; what is spent is recorded all the same.",
+    "delta": "The delta of this epsilon.",
 }
 
 SITE_MEANINGS = {

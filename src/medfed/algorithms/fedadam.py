@@ -40,6 +40,7 @@ class FedAdam:
     ASKS: ClassVar = False
     PLAIN_SGD: ClassVar = False
     AVERAGES: ClassVar = False
+    POST_PROCESSES: ClassVar = True
 
     initial: Vector
     rounds: int

@@ -76,6 +76,7 @@ class FedAvg:
     ASKS: ClassVar = False
     PLAIN_SGD: ClassVar = False
     AVERAGES: ClassVar = True
+    POST_PROCESSES: ClassVar = True
 
     initial: Vector
     rounds: int

@@ -63,6 +63,7 @@ class FedProx:
     ASKS: ClassVar = False
     PLAIN_SGD: ClassVar = False
     AVERAGES: ClassVar = True
+    POST_PROCESSES: ClassVar = True
 
     initial: Vector
     rounds: int

@@ -114,6 +114,7 @@ class Scaffold:
     ASKS: ClassVar = False
     PLAIN_SGD: ClassVar = True
     AVERAGES: ClassVar = True
+    POST_PROCESSES: ClassVar = True
 
     initial: Vector
     rounds: int

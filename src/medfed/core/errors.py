@@ -60,7 +60,7 @@ class RunFolderError(UserError):
 
 
 class RefusalReason(enum.StrEnum):
-    """Why a site refused: the key of its policy that said no, or what else keeps a reply from leaving."""
+    """Why a site refused: the key of its policy, or of the task, that said no, or what else keeps a reply back."""
 
     UNSPECIFIED = "refused"
     TASKS = "policy.tasks"
@@ -75,6 +75,8 @@ class RefusalReason(enum.StrEnum):
     REQUEST_BYTES = "policy.limits.request_bytes"
     RELEASED_BYTES = "policy.limits.released_bytes"
     SECURE_SUM = "secure_sum"
+    BUDGET = "policy.epsilon"
+    PLANNED_STEPS = "privacy.record"
     LEDGER = "ledger_unwritable"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medfed.core.examples import Examples, Predictions, Split
 from medfed.core.messages import Message, Vector
@@ -32,6 +33,18 @@ class GradientTransform(Protocol):
 
     def __call__(self, gradient: torch.Tensor, weights: torch.Tensor) -> None:
         """Change ``gradient`` in place."""
+        ...
+
+
+class PrivateGradients(Protocol):
+    """Forms the gradients of local updates under record-level differential privacy."""
+
+    def draw(self, rows: int) -> NDArray[np.int64]:
+        """The indices of the next batch, drawn from all ``rows``; there may be none."""
+        ...
+
+    def write(self, gradient: torch.Tensor, features: torch.Tensor, targets: torch.Tensor) -> None:
+        """Overwrite the flat ``gradient``, shape (parameters,), by that of a batch (n, …); n may be 0."""
         ...
 
 
@@ -183,6 +196,8 @@ class Algorithm(Protocol[S]):
     a site admits no other. ASKS: whether it calls ``ask`` or ``stream``, which secure aggregation excludes.
     PLAIN_SGD: whether its formulas hold for plain SGD at the sites alone: no Adam, momentum or clipping.
     AVERAGES: whether the new model is a mean of the sites' models, as running statistics (batch normalisation) need.
+    It may also declare POST_PROCESSES: that its training steps release only what follows from the outcome of
+    ``site.train`` and from what is public, so that differential privacy by record covers them.
     """
 
     REQUIRES: ClassVar[tuple[str, ...]]

@@ -11,6 +11,7 @@ from medfed.engine.blocks import plan_blocks, workers_for
 from medfed.engine.federation import Conversation, SiteFederation, share
 from medfed.engine.hospitals import Hospitals
 from medfed.engine.host import Consortium
+from medfed.engine.private import check_private
 from medfed.engine.process import Process
 from medfed.engine.securesum import SecureSums
 from medfed.engine.simulation import COORDINATOR, Simulation
@@ -49,6 +50,7 @@ def check_parts(task: TaskFile, sites: tuple[str, ...]) -> Strategy:
         if error.where or error.code == "extra":
             raise
         raise task.error("model", cause=error.cause, remedy=error.remedy) from error
+    check_private(task)
     return strategy
 
 

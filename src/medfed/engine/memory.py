@@ -74,6 +74,11 @@ class SiteMemory:
         """The bytes released in this run."""
         return self._versions().last.released_bytes
 
+    @property
+    def newest_version(self) -> int:
+        """The number of the newest version; it never falls, whatever is abandoned. 0: there is none."""
+        return self._versions().newest
+
     def count_failure(self) -> None:
         """Count a request that was refused or failed, so that no limit is got round by failing."""
         self._failed += 1

@@ -16,6 +16,7 @@ from medfed.data.quality import Cell, DataSheet
 from medfed.engine.folder import RunFolder, measured
 from medfed.engine.process import Process, RoundMetrics, Row, RunState
 from medfed.engine.simulation import Simulation
+from medfed.engine.spent import SiteSpent, spent_by_site
 from medfed.engine.trained import save_models
 from medfed.version import __version__
 
@@ -84,6 +85,7 @@ class Results:
     metrics: dict[str, dict[str, dict[str, Any]]]
     roc: dict[str, dict[str, list[float]]]
     absences: list[dict[str, Any]]
+    privacy: dict[str, SiteSpent]
     started: str
     seconds: float
     timings: RunTimings
@@ -109,6 +111,7 @@ def write_outcome(
     folder.write_sheets(sheets)
     folder.write_json("environment.json", environment())
     spec, encoding, conversation = process.task, state.lanes[0].encoding, process.federation.conversation
+    trainers = [site for lane in process.strategy.lanes for site in lane.trainers]
     absences = (*state.absences, *(absence for found in metrics.values() for absence in found.absences))
     results = Results(
         medfed=__version__,
@@ -130,11 +133,13 @@ def write_outcome(
         metrics={split.value: _by_site(found.rows) for split, found in metrics.items()},
         roc={site: {"fpr": curve.fpr.tolist(), "tpr": curve.tpr.tolist()} for site, curve in curves.items()},
         absences=[{"round": a.round, "site": a.site, "sentence": a.sentence} for a in absences],
+        privacy=spent_by_site(folder.path / "ledger", spec, trainers),
         started=folder.origin().started,
         seconds=round(time.monotonic() - clock.begun, 3),
         timings=timings,
     )
-    folder.write_json("results.json", vars(results) | {"timings": asdict(timings)})
+    nested = {"privacy": {site: asdict(spent) for site, spent in results.privacy.items()}, "timings": asdict(timings)}
+    folder.write_json("results.json", vars(results) | nested)
     return Outcome(folder, state, metrics, timings)
 
 

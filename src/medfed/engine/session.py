@@ -15,6 +15,7 @@ from medfed.core.timings import Phase
 from medfed.core.wire import Request
 from medfed.data.encoding import Encoding
 from medfed.data.table import SiteTable
+from medfed.engine.private import check_trainable, private_gradients
 from medfed.engine.rows import weights_digest
 from medfed.models.batches import Position
 from medfed.models.loss import local_loss
@@ -41,6 +42,7 @@ class SiteSession:
         self._memory = dict(kept)
         self._changed: dict[type[Message], Message] = {}
         self._policy = policy
+        self._trained = False
 
     @property
     def site(self) -> str:
@@ -91,11 +93,19 @@ class SiteSession:
             return rows.examples(encoding, split)
 
     def train(self, weights: Vector, transform: GradientTransform | None = None) -> Trained:
-        """Local training from ``weights``; the data's position and the optimizer's state are kept where asked."""
+        """Local training from ``weights``; the data's position and the optimizer's state are kept where asked.
+
+        Under differential privacy it is charged to the dataset's budget first. Raises Refused where that does not allow
+        it.
+        """
         import torch
 
         task, member = self.node.task, self.member()
         network, federation = self.network(member.examples), task.federation
+        private = private_gradients(
+            self.node, self._request, self._policy, network, len(member.examples), first=not self._trained
+        )
+        self._trained = True
         with self.node.timings[Phase.TRAIN], torch.random.fork_rng(devices=[]):
             network.load(weights)
             torch.manual_seed(torch_seed(task.seed, self.site, self.round, "layers"))
@@ -109,12 +119,17 @@ class SiteSession:
                 optimizer=self.recall(OptimizerState) if federation.keeps_optimizer_state else None,
                 generator=member.generator,
                 transform=transform,
+                private=private,
             )
         return self.after(session)
 
     def member(self) -> Member:
-        """What local training starts from here: the rows, the place in them, and how they are shuffled."""
+        """What local training starts from here: the rows, the place in them, and how they are shuffled.
+
+        Raises Refused where the site's policy allows no such training.
+        """
         task = self.node.task
+        check_trainable(task, self._policy)
         keeps_position = task.federation.data_position == "kept"
         shuffle = (self.site, "shuffle") if keeps_position else (self.site, self.round, "shuffle")
         return Member(

@@ -16,6 +16,7 @@ from medfed.core.messages import Message
 from medfed.core.steps import Release, Step, installed_step
 from medfed.core.timings import Phase, Timings
 from medfed.core.wire import Failure, Reply, Request
+from medfed.engine.budget import SiteBudget
 from medfed.engine.masking import KEYS, UNDER_MASKS, Masking
 from medfed.engine.memory import SiteMemory
 from medfed.engine.rows import SiteRows
@@ -58,8 +59,8 @@ class SiteNode:
     policy: read at every request, so that a change holds at once. permit: raises Refused where the task's approval does
     not hold; asked before a step runs and again before its reply leaves. asked: records a request that the gate admits
     (a simulation records releases alone). masking: where the task forms totals by secure aggregation; nothing but what
-    it masks, and names of categories, leaves then. log: the site's own file for traces, which may
-    quote values.
+    it masks, and names of categories, leaves then. budget: what differentially private training is charged to; None:
+    the run's own ledger. log: the site's own file for traces, which may quote values.
     """
 
     run: str
@@ -75,6 +76,7 @@ class SiteNode:
     permit: Callable[[], None] = _unconditionally
     asked: Callable[[Request], None] | None = None
     masking: Masking | None = None
+    budget: Callable[[], SiteBudget] | None = None
     log: Path | None = None
     timings: Timings = field(default_factory=Timings)
 

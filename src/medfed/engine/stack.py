@@ -61,6 +61,8 @@ class SessionStack:
         """Local training at every site from the same weights. Raises CannotStack where sites or model do not allow."""
         members = [session.member() for session in self._sessions]
         first = self._sessions[0]
+        if first.node.task.privacy.record is not None:
+            raise CannotStack
         network = self._network([member.examples for member in members])
         with self._timings[Phase.TRAIN]:
             trainer = self._trainers.get(network, members[0].examples.features.shape[1:], first.classes)

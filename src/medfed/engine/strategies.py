@@ -114,6 +114,13 @@ def _check_local_training(task: TaskFile, kind: type[Algorithm[Any]]) -> None:
             cause=f"{federation.strategy.name} is right for plain SGD at the sites alone, and `{setting}` changes that",
             remedy=f"leave out federation.{setting}, or choose another strategy",
         )
+    if task.spec.privacy.record is not None and not getattr(kind, "POST_PROCESSES", False):
+        raise task.error(
+            "privacy",
+            "record",
+            cause=f"{federation.strategy.name} does not declare that it releases nothing of a row but its training",
+            remedy="choose another strategy, or declare POST_PROCESSES in the algorithm if that is so",
+        )
 
 
 def _check_aggregation(task: TaskFile, kind: type[Algorithm[Any]], sites: int) -> None:

@@ -39,6 +39,7 @@ class EntryKind(enum.StrEnum):
     PROPOSAL = "proposal"
     DECISION = "decision"
     REQUEST = "request"
+    SPEND = "spend"
 
 
 OFFICE = "office"
@@ -194,6 +195,35 @@ class RequestEntry:
     digest: str
 
 
+@dataclass(frozen=True)
+class SpendEntry:
+    """Steps of differentially private training that a request takes from a dataset's budget, before it computes.
+
+    run: that of the ledger. spender, round, call, step, request: the run that trains, and its request with the SHA-256
+    of its encoding. task, title: the task's digest and name. source: a keyed digest of where the rows come from.
+    mark, version: entries of the run's own ledger, and the newest version of its memory, before. mechanism,
+    noise_multiplier, sampling_rate, steps: as in :class:`medfed.core.spending.Spend`, numbers as Python writes them.
+    """
+
+    KIND: ClassVar = EntryKind.SPEND
+    run: str
+    spender: str
+    round: int
+    call: int
+    step: str
+    request: str
+    task: str
+    title: str
+    dataset: str
+    source: str
+    mark: int
+    version: int
+    mechanism: str
+    noise_multiplier: str
+    sampling_rate: str
+    steps: int
+
+
 Entry: typing.TypeAlias = (
     OpenedEntry
     | ApprovalEntry
@@ -208,6 +238,7 @@ Entry: typing.TypeAlias = (
     | ProposalEntry
     | DecisionEntry
     | RequestEntry
+    | SpendEntry
 )
 
 _BY_KIND: dict[EntryKind, type[Any]] = {kind.KIND: kind for kind in typing.get_args(Entry)}

@@ -236,9 +236,33 @@ def _protection(spec: TaskSpec) -> Iterator[str]:
             "total itself, and what changes from one round's to the next, is not hidden. Figures about this hospital "
             "alone do not leave it."
         )
-    yield "No noise is added: there is no differential privacy in this version."
+    yield from _noise(spec)
     if len(spec.sites) == 2:
         yield "There are two hospitals: each can subtract its own part from a total, which hides nothing from it."
+
+
+def _noise(spec: TaskSpec) -> Iterator[str]:
+    """What differential privacy by record covers, and what it does not."""
+    record = spec.privacy.record
+    if record is None:
+        yield "No noise is added: the task trains without differential privacy (privacy.record)."
+        return
+    strength = (
+        f"so much noise that epsilon is {record.epsilon:g} at most"
+        if record.epsilon is not None
+        else f"noise of {record.noise_multiplier:g} times that bound, whose epsilon depends on this hospital's rows"
+    )
+    yield (
+        f"In training, each row's part in a step is bounded (clip_norm {record.clip_norm:g}), and noise is added at "
+        f"this hospital: {strength} over the whole run, at delta {record.delta:g} (differential privacy by record, "
+        "DP-SGD). Whether a row was there at all changes the odds of anything that the model shows by a factor of e to "
+        "the epsilon at most, but for a chance of about delta: the smaller epsilon, the less it can tell of one row."
+    )
+    yield (
+        "The noise covers the change of the model's weights alone. The numbers of rows, the sums that standardise "
+        "columns, the names of categories and all measurements leave as described above, without noise. It protects "
+        "one row: a patient with several rows is protected less."
+    )
 
 
 def _risks(spec: TaskSpec) -> Iterator[str]:
@@ -283,6 +307,10 @@ def _refused(proposal: Proposal, spec: TaskSpec, policy: Policy | None, cohort: 
         yield f"The steps {_listed(steps)} (steps)."
     if policy.limits.rounds is not None and rounds > policy.limits.rounds:
         yield f"All after round {policy.limits.rounds} of {rounds} (limits.rounds)."
+    if policy.epsilon is not None and spec.privacy.record is None:
+        yield f"All training: a budget of epsilon {policy.epsilon:g} admits differential privacy only (epsilon)."
+    if policy.epsilon is not None and spec.privacy.record is not None:
+        yield f"Training from when this dataset has spent its budget of epsilon {policy.epsilon:g} (epsilon)."
     if policy.quiet_hours:
         yield "Whatever is asked for in this hospital's quiet hours (quiet_hours)."
 

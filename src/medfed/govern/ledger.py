@@ -9,9 +9,10 @@ import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from time import monotonic, sleep
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from medfed.core.errors import LedgerError, RefusalReason, Refused, UserError
 from medfed.core.files import sync_folder
@@ -32,6 +33,8 @@ from medfed.govern.keys import SigningKey
 from medfed.govern.lines import AppendFolder, LineFile
 from medfed.govern.merkle import leaf_hash
 from medfed.govern.proofs import FileTree
+
+E = TypeVar("E", bound=Entry)
 
 _LOCK = ".lock"
 _LONGEST_PAUSE = 0.05
@@ -234,12 +237,19 @@ class Ledger:
 
     def witnessed(self) -> Iterator[WitnessEntry]:
         """The heads of other parties that are recorded here, in order, read from the disk."""
+        yield from self.entries(WitnessEntry)
+
+    def entries(self, *kinds: type[E], since: int = 0) -> Iterator[E]:
+        """The entries of these kinds from that index on, in order, read from the disk."""
         if self.size == 0:
             return
+        marks = [f'"kind":"{kind.KIND}"'.encode() for kind in kinds]
         with self._path.open("rb") as file:
-            for line in file:
-                if line.endswith(b"\n") and isinstance(entry := decode_entry(line[:-1]).entry, WitnessEntry):
-                    yield entry
+            for line in islice(file, since, None):
+                if line.endswith(b"\n") and any(mark in line for mark in marks):
+                    entry = decode_entry(line[:-1]).entry
+                    if isinstance(entry, kinds):
+                        yield entry
 
     @property
     def _path(self) -> Path:

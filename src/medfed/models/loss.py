@@ -44,6 +44,30 @@ def cross_entropy(weights: torch.Tensor | None) -> Loss:
     return loss
 
 
+def row_losses(task_type: str, federation: FederationSpec) -> Loss:
+    """(network outputs (n, k), targets (n,)) → each row's own loss, shape (n,), as differential privacy clips it.
+
+    A declared weight of its true class multiplies a row's loss; there is no mean, and so nothing of other rows in it.
+    """
+    import torch
+    from torch.nn import functional
+
+    def squared(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (outputs.squeeze(-1) - targets).square()
+
+    declared = federation.class_weights
+    weights = torch.tensor(declared, dtype=torch.float32) if isinstance(declared, tuple) else None
+
+    def entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if outputs.shape[-1] > 1:
+            return functional.cross_entropy(outputs, targets, weight=weights, reduction="none")
+        logits = outputs.squeeze(-1)
+        each = functional.binary_cross_entropy_with_logits(logits, targets.to(outputs.dtype), reduction="none")
+        return each if weights is None else each * weights[targets]
+
+    return squared if task_type == "regression" else entropy
+
+
 def class_weights(federation: FederationSpec, examples: Examples, classes: int) -> NDArray[np.float32] | None:
     """The task's class weights at a site, shape (C,), or None where all count alike.
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from medfed.core.errors import DataError
 from medfed.core.examples import Examples, Predictions
-from medfed.core.protocols import GradientTransform, Trained
+from medfed.core.protocols import GradientTransform, PrivateGradients, Trained
 from medfed.models.allocator import keep_freed_memory
 from medfed.models.batches import Position, batches, updates_per_epoch
 from medfed.models.loss import Loss
@@ -54,6 +54,12 @@ def learning_rate(federation: FederationSpec, round_number: int) -> float:
             return lr
 
 
+def updates_of(federation: FederationSpec, rows: int) -> tuple[int, int]:
+    """The rows of a batch, and the local updates of a round, at a site with so many training rows."""
+    size = rows if federation.batch_size == "full" else min(federation.batch_size, rows)
+    return size, federation.local_updates or (federation.local_epochs or 1) * updates_per_epoch(rows, size)
+
+
 def train(
     network: Network,
     examples: Examples,
@@ -65,11 +71,13 @@ def train(
     optimizer: OptimizerState | None,
     generator: Callable[[int], np.random.Generator],
     transform: GradientTransform | None = None,
+    private: PrivateGradients | None = None,
 ) -> Session:
     """Train from the network's present weights for the task's local epochs or updates.
 
     Each update: the batch's mean gradient, ``transform``, clipping to ``clip_norm``, then the optimizer's step. Under
-    ``precision: bfloat16`` the forward pass is computed in it, and all else in float32.
+    ``precision: bfloat16`` the forward pass is computed in it, and all else in float32. ``private`` draws the batches
+    and forms their gradients instead, from the rows' own losses; what follows is then post-processing.
     Raises DataError where there are no rows, or the weights are no longer finite.
     """
     import torch
@@ -77,8 +85,7 @@ def train(
     rows = len(examples)
     if rows == 0:
         raise DataError("there are no training rows", remedy="give the site data, or leave it out of the task")
-    size = rows if federation.batch_size == "full" else min(federation.batch_size, rows)
-    updates = federation.local_updates or (federation.local_epochs or 1) * updates_per_epoch(rows, size)
+    size, updates = updates_of(federation, rows)
     stepper, lr = local_optimizer(federation, optimizer), learning_rate(federation, round_number)
     features, targets = torch.from_numpy(examples.features), torch.from_numpy(examples.targets)
     forward = _forward(network, federation.precision)
@@ -86,11 +93,16 @@ def train(
     if network.has_convolutions:
         keep_freed_memory()
     with one_thread():
-        for batch, after in islice(batches(rows, size, position, generator), updates):
+        visited = batches(rows, size, position, generator) if private is None else _drawn(private, rows, position)
+        for batch, after in islice(visited, updates):
             index = torch.from_numpy(batch)  # a batch of its own memory: a view's alignment would change the last bits
-            value = loss(forward(features.index_select(0, index)), targets.index_select(0, index))
-            network.gradient.zero_()
-            value.backward()  # type: ignore[no-untyped-call]
+            inputs, truth = features.index_select(0, index), targets.index_select(0, index)
+            if private is None:
+                value = loss(forward(inputs), truth)
+                network.gradient.zero_()
+                value.backward()  # type: ignore[no-untyped-call]
+            else:
+                private.write(network.gradient, inputs, truth)
             if transform is not None:
                 transform(network.gradient, network.weights)
             if federation.clip_norm is not None:
@@ -101,6 +113,12 @@ def train(
     if not all(math.isfinite(extreme) for extreme in torch.aminmax(network.flat)):
         raise DataError("training diverged: the weights are no longer finite", remedy="lower federation.lr")
     return Session(Trained(network.vector(), updates, rows, lr), position, stepper.state())
+
+
+def _drawn(private: PrivateGradients, rows: int, position: Position) -> Iterator[tuple[NDArray[np.int64], Position]]:
+    """Batches that do not depend on where in the data the site is."""
+    for _ in repeat(None):
+        yield private.draw(rows), position
 
 
 def _forward(network: Network, precision: str) -> Callable[[torch.Tensor], torch.Tensor]:

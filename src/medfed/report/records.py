@@ -82,6 +82,16 @@ class Timings(Record):
     phases: tuple[PhaseTime, ...] = ()
 
 
+class PrivacySpent(Record):
+    """What a site's differentially private training cost: epsilon at delta, of the steps that were taken."""
+
+    epsilon: float
+    delta: float
+    steps: int
+    noise_multiplier: float
+    sampling_rate: float
+
+
 class Results(Record):
     """``results.json``: how the run ended and what it reached."""
 
@@ -104,6 +114,7 @@ class Results(Record):
     metrics: dict[str, dict[str, dict[str, Measure]]] = {}
     roc: dict[str, Roc] = {}
     absences: tuple[Absence, ...] = ()
+    privacy: dict[str, PrivacySpent] = {}
     started: str = ""
     seconds: float | None = None
     timings: Timings | None = None

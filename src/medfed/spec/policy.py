@@ -131,7 +131,7 @@ class Policy(Section):
     tasks: SHA-256 digests of approved tasks. minimum_patients: fewest patients a step may read.
     minimum_count: smallest non-zero count of persons that a data sheet, a metric or a level may rest on.
     quiet_hours: when no request is answered. cpus, memory: processors and bytes that a deployed site's process may
-    use; ``None`` sets no limit. epsilon: the privacy budget; ``None`` sets none.
+    use; ``None`` sets no limit. epsilon, delta: the privacy budget of each dataset over all runs; ``None`` sets none.
     """
 
     tasks: tuple[Digest, ...] | Everything = ()
@@ -146,6 +146,7 @@ class Policy(Section):
     cpus: Annotated[int, Field(ge=1)] | None = None
     memory: Memory | None = None
     epsilon: NonNegative | None = None
+    delta: Annotated[float, Field(ge=1e-12, lt=1)] = 1e-5
 
     @classmethod
     def permissive(cls) -> Policy:

@@ -169,9 +169,10 @@ policy:
   ## How much of this machine MedFed may take (IT lead): processors, and memory as MiB or GiB. No limit unless given.
   # cpus: 4
   # memory: 8 GiB
-  ## The privacy budget that all tasks together may spend under differential privacy. This version of MedFed has no
-  ## differential privacy yet and spends nothing: the figure protects nobody today.
+  ## The privacy budget of each dataset: all training on its rows, of all tasks and runs together, may cost this epsilon
+  ## at this delta. Training without differential privacy is then refused. medfed site budget shows what is spent.
   # epsilon: 3.0
+  # delta: 1e-5
 
 ## APPROVALS (data steward). Every task waits for a person here to approve it: medfed site proposals, then
 ## medfed site approve. That cannot be turned off. A task that was agreed on beforehand is let through by its digest,

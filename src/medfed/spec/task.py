@@ -198,6 +198,19 @@ class Stop(Section):
     tolerance: NonNegative = 0.0
 
 
+class RecordPrivacy(Section):
+    """Differential privacy by record (DP-SGD) at every site: (epsilon, delta) for one training row, over the whole run.
+
+    Either ``epsilon``, from which each site finds its noise, or ``noise_multiplier``, the noise's standard deviation
+    over ``clip_norm``, the largest norm of one row's gradient.
+    """
+
+    epsilon: Annotated[float, Field(ge=0.05, le=100)] | None = None
+    noise_multiplier: Annotated[float, Field(ge=0.3, le=1_000_000)] | None = None
+    delta: Annotated[float, Field(ge=1e-12, lt=1)] = 1e-5
+    clip_norm: Positive = 1.0
+
+
 class Privacy(Section):
     """How totals are formed.
 
@@ -208,6 +221,7 @@ class Privacy(Section):
 
     aggregation: Literal["clear", "secure"] = "clear"
     update_bound: Positive | None = None
+    record: RecordPrivacy | None = None
 
 
 class EngineSpec(Section):

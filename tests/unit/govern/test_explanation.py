@@ -165,3 +165,23 @@ def test_quoted_words_stay_on_their_line_and_in_their_quotation_marks(words: str
             assert paragraph.count("“") == paragraph.count("”")
     (purpose,) = [line for line in paragraphs(told, "What it is for").split("\n") if line.startswith("Purpose")]
     assert purpose.startswith('Purpose: “Yes." What never leaves') and purpose.endswith("”.")
+
+
+def test_what_differential_privacy_covers_is_told_and_what_it_does_not() -> None:
+    def protection(**record: float) -> str:
+        spec = spec_of(privacy={"record": record} if record else {})
+        return paragraphs(explain(proposed(spec)), "Under which protection")
+
+    assert "trains without differential privacy" in protection()
+    told = protection(epsilon=3.0, delta=1e-6)
+    assert "epsilon is 3 at most over the whole run, at delta 1e-06" in told
+    assert "change of the model's weights alone" in told and "protects one row" in told
+    assert "noise of 1.5 times that bound" in protection(noise_multiplier=1.5)
+
+
+def test_what_a_budget_refuses_is_told() -> None:
+    budget = Policy.permissive().model_copy(update={"epsilon": 2.0})
+    private = proposed(spec_of(privacy={"record": {"epsilon": 3.0}}))
+    assert "All training: a budget of epsilon 2" in refused(proposed(), budget)
+    assert "from when this dataset has spent its budget of epsilon 2" in refused(private, budget)
+    assert "budget" not in refused(private, Policy.permissive())

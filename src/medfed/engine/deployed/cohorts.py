@@ -36,7 +36,7 @@ def cohort_of(site_folder: Path, proposal: Proposal) -> Cohort:
 
 def cohort(folder: SiteFolder, task: TaskFile, table: SiteTable) -> Cohort:
     """The cohort of loaded rows."""
-    digest = digest_of_rows(_key(folder), table).hex()
+    digest = digest_of_rows(cohort_key(folder), table).hex()
     return Cohort(dataset_name(folder, task), digest, len(table.ids), table.patients())
 
 
@@ -49,6 +49,16 @@ def dataset_name(folder: SiteFolder, task: TaskFile) -> str:
 def table_of(folder: SiteFolder, settings: SiteFile, task: TaskFile) -> SiteTable:
     """The site's rows for a task, from the dataset that it names. Raises TaskError or DataError."""
     name, spec = dataset_name(folder, task), task.spec
+    dataset = dataset_of(folder, settings, task)
+    data = spec.data.model_copy(update=_declared(dataset, task, folder.site))
+    described = TaskFile(spec.model_copy(update={"data": data}), task.document)
+    raw = read_raw(described, dataset_path(folder.path, name, dataset), folder.site)
+    return load_table(data, spec.task_type, folder.site, raw, spec.seed)
+
+
+def dataset_of(folder: SiteFolder, settings: SiteFile, task: TaskFile) -> Dataset:
+    """The dataset that a task names, as the site declares it. Raises DataError where it does not."""
+    name = dataset_name(folder, task)
     dataset = settings.datasets.get(name)
     if dataset is None:
         known = ", ".join(sorted(settings.datasets)) or "none yet"
@@ -57,10 +67,7 @@ def table_of(folder: SiteFolder, settings: SiteFile, task: TaskFile) -> SiteTabl
             where=folder.site,
             remedy=f"declare it in site.yaml, or name one of these in the task: {known}",
         )
-    data = spec.data.model_copy(update=_declared(dataset, task, folder.site))
-    described = TaskFile(spec.model_copy(update={"data": data}), task.document)
-    raw = read_raw(described, dataset_path(folder.path, name, dataset), folder.site)
-    return load_table(data, spec.task_type, folder.site, raw, spec.seed)
+    return dataset
 
 
 def _declared(dataset: Dataset, task: TaskFile, site: str) -> dict[str, object]:
@@ -80,7 +87,8 @@ def _declared(dataset: Dataset, task: TaskFile, site: str) -> dict[str, object]:
     return found
 
 
-def _key(folder: SiteFolder) -> bytes:
+def cohort_key(folder: SiteFolder) -> bytes:
+    """The site's own key of digests of its rows; it never leaves the site."""
     path = folder.path / "keys" / "cohort.key"
     if not path.exists():
         write_atomically(path, secrets.token_bytes(KEY_BYTES), durable=True, mode=0o600)

@@ -14,8 +14,10 @@ from pathlib import Path
 from medfed.core.errors import LedgerError, RefusalReason, Refused
 from medfed.core.files import sync_folder, write_atomically
 from medfed.core.wire import Reply, Request
+from medfed.engine.budget import SiteBudget
 from medfed.engine.cohort import check_cohort
-from medfed.engine.deployed.cohorts import cohort, table_of
+from medfed.engine.deployed.budget import budget_of
+from medfed.engine.deployed.cohorts import cohort, dataset_of, table_of
 from medfed.engine.deployed.folders import SiteFolder
 from medfed.engine.deployed.kept import Keepsakes
 from medfed.engine.deployed.messages import ShownHead
@@ -185,6 +187,7 @@ class SiteRun:
             permit=self._permit,
             asked=self._record_request,
             masking=self._masking(),
+            budget=self._budget,
             log=self.folder.log(self.run),
         )
 
@@ -198,6 +201,10 @@ class SiteRun:
         least = least_sites(share(spec.federation.cohort, len(spec.sites)))
         largest, sums = spec.privacy.update_bound, self._store.sums(site)
         return Masking(self.proposal.digest, self.run, site, self.folder.key(), parties, least, largest, sums)
+
+    def _budget(self) -> SiteBudget:
+        settings = self._settings.current()
+        return budget_of(self.folder, self._task, dataset_of(self.folder, settings, self._task))
 
     def _permit(self) -> None:
         self._bind(self._approvals.check(self.proposal.digest, self._cohort, datetime.now(UTC)))
