@@ -13,7 +13,7 @@ from medfed.core.errors import CodecError, QuorumLost, Refused
 from medfed.core.messages import Message
 from medfed.core.steps import Release, Step
 from medfed.core.wire import Failure
-from medfed.privacy.agreement import Verifies
+from medfed.privacy.agreement import Verifies, is_key
 from medfed.privacy.graph import least_sites
 from medfed.privacy.ring import Encoder
 from medfed.privacy.secagg.coordinator import Unmasking
@@ -71,7 +71,9 @@ class SecureSums:
 
         advertised = {}
         for site, each in talk.ask("secagg.open", Advertised, dict.fromkeys(messages, opening)):
-            if talk.signed(site, "secagg.open", self.identities[site], each.signature, each.signed(session, site)):
+            if not (is_key(each.box_key) and is_key(each.mask_key)):
+                talk.fail(site, "secagg.open", "it shows a key that is none")
+            elif talk.signed(site, "secagg.open", self.identities[site], each.signature, each.signed(session, site)):
                 advertised[site] = each
         advertised = _as_before(advertised, least_sites(len(messages)))
         keys = self._enough(step, failures, lambda: sum_.key_list(advertised))
@@ -136,16 +138,17 @@ class _Talk:
         try:
             take()
         except CodecError as error:
-            self._fail(site, name, error.cause)
+            self.fail(site, name, error.cause)
 
     def signed(self, site: str, name: str, identity: Verifies, signature: bytes, message: bytes) -> bool:
         """Whether a site signed what it says; if not, it has failed, alone."""
         if identity.verifies(signature, message):
             return True
-        self._fail(site, name, "its signature is false")
+        self.fail(site, name, "its signature is false")
         return False
 
-    def _fail(self, site: str, name: str, cause: str) -> None:
+    def fail(self, site: str, name: str, cause: str) -> None:
+        """Count a site as one that did not answer as asked."""
         failure = Failure(CodecError.code, cause, name)
         self.failures.append((site, self.conversation.failed(site, failure)))
 

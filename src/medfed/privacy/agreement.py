@@ -46,6 +46,15 @@ def agreed_secret(private: X25519PrivateKey, public: bytes) -> bytes:
     return private.exchange(X25519PublicKey.from_public_bytes(public))
 
 
+def is_key(public: bytes) -> bool:
+    """Whether secrets can be agreed on with a public key: it has 32 bytes, and is not of low order."""
+    try:
+        agreed_secret(X25519PrivateKey.generate(), public)
+    except ValueError:
+        return False
+    return True
+
+
 def derived(secret: bytes, info: bytes) -> bytes:
     """A key of 32 bytes for one use (HKDF without salt)."""
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(secret)

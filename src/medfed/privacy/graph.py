@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 COMPLETE = 50
 """Sites up to which each shares with all."""
@@ -68,15 +70,35 @@ def _at_least(wanted: int, drawn: int, marked: int, of: int) -> float:
     return ways / math.comb(of, drawn)
 
 
-def neighbours(sites: Sequence[str], degree: int, seed: bytes) -> dict[str, tuple[str, ...]]:
-    """Each site's neighbours, sorted: all others, or those beside it in an order drawn from the seed.
+def circle(sites: Sequence[str], seed: bytes) -> list[str]:
+    """The sites in an order drawn from the seed, a hash of all sites' keys, so that no one party chooses it."""
+    return sorted(sites, key=lambda site: hashlib.sha256(seed + site.encode()).digest())
 
-    The seed is a hash of all sites' keys, so that no one party chooses it.
-    """
+
+def neighbours(sites: Sequence[str], degree: int, seed: bytes) -> dict[str, tuple[str, ...]]:
+    """Each site's neighbours, sorted: all others, or those beside it in the circle, half of them on each side."""
     if degree >= len(sites) - 1:
         return {site: tuple(other for other in sorted(sites) if other != site) for site in sites}
-    order = sorted(sites, key=lambda site: hashlib.sha256(seed + site.encode()).digest())
+    order = circle(sites, seed)
     reach = [step for step in range(-(degree // 2), degree // 2 + 1) if step]
     return {
         site: tuple(sorted(order[(place + step) % len(order)] for step in reach)) for place, site in enumerate(order)
     }
+
+
+def parts(order: Sequence[str], degree: int, survivors: Collection[str], threshold: int) -> bool:
+    """Whether fewer than the threshold of survivors would part the circle: be all that is left of two runs in it, each
+    of half a neighbourhood.
+
+    Sites between two such runs have no masks with those beyond, so that survivors in them who collude with the
+    coordinator would give it the sum of a few. Bell et al. 2020 ask that the honest survivors stay connected.
+    """
+    number, half = len(order), degree // 2
+    if degree >= number - 1:
+        return False
+    here = np.array([site in survivors for site in order], np.int64)
+    ends = np.cumsum(np.concatenate([[0], here, here]))
+    runs = ends[half : half + number] - ends[:number]
+    disjoint = np.arange(half, number - half + 1)
+    together = runs[:, None] + runs[(np.arange(number)[:, None] + disjoint) % number]
+    return bool(together.min() < threshold)

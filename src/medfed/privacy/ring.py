@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfed.core.errors import CodecError, DataError
+from medfed.core.fields import MAX_DIMENSIONS
 from medfed.core.messages import Adds, Message, additive_fields
 from medfed.privacy import wide
 from medfed.privacy.masks import Ring
@@ -23,6 +24,9 @@ from medfed.privacy.masks import Ring
 R = TypeVar("R", bound=Message)
 
 _NARROW, _MIDDLE, _WIDE = 32, 64, wide.BITS
+_LARGEST_FACTOR = 2.0**126
+"""Float32 numbers are multiplied by powers of two as such, if those are below this."""
+
 _PIECE = 2**16
 """Elements that are rounded at a time, within the processor's cache."""
 
@@ -96,13 +100,15 @@ class Encoder:
         if not len(declared) == len(layout.shapes) == len(layout.types):
             raise CodecError("a layout has other fields than its contribution")
         for (name, adds), shape, kind in zip(declared.items(), layout.shapes, layout.types, strict=True):
-            if kind not in ("", "<f4", "<f8", "<i8") or (shape < 0).any():
+            if kind not in ("", "<f4", "<f8", "<i8") or shape.ndim != 1 or shape.size > MAX_DIMENSIONS:
                 raise CodecError("a field of that type or shape is not summed")
+            if (shape < 0).any():
+                raise CodecError("a field of negative size is not summed")
             dtype = np.dtype(kind) if kind else None
             yield name, fixed(adds, self.sites, dtype or float, self.largest), tuple(shape.tolist()), dtype
 
     def error(self, layout: Layout) -> dict[str, float]:
-        """By field, the largest amount by which any element of a total differs from the sum of exact contributions."""
+        """By field, what any element of a total may be off the sum of contributions, beside its own type's rounding."""
         return {name: point.error for name, point, _, _ in self.fields(layout)}
 
     def sizes(self, layout: Layout) -> dict[int, tuple[int, ...]]:
@@ -169,14 +175,17 @@ def _rounded(values: NDArray[Any], point: Fixed, into: Ring) -> bool:
     if point.bits == _WIDE:
         return _rounded_wide(values, point, into)
     signed = into.view(np.int32 if point.bits == _NARROW else np.int64)
-    floating = values.dtype.kind == "f"
-    factor, scratch = values.dtype.type(1 / point.resolution), np.empty(_PIECE, values.dtype)
+    whole = values.dtype.kind in "iu"
+    scaled = not (whole and point.resolution == 1)
+    exact = values.dtype == np.float32 and 1 / point.resolution < _LARGEST_FACTOR
+    scratch = np.empty(_PIECE, np.float32 if exact else np.float64)
     for start in range(0, values.size, _PIECE):
         few = values[start : start + _PIECE]
-        if not (-point.bound <= few.min() and few.max() <= point.bound):
+        least, most = (few.min(), few.max()) if few.dtype == np.float64 else (few.min().item(), few.max().item())
+        if not (-point.bound <= least and most <= point.bound):
             return False
-        if floating:
-            few = np.multiply(few, factor, out=scratch[: few.size])
+        if scaled:
+            few = np.multiply(few, scratch.dtype.type(1 / point.resolution), out=scratch[: few.size])
             np.rint(few, out=few)
         signed[start : start + _PIECE] = few
     return True
@@ -186,7 +195,7 @@ def _rounded_wide(values: NDArray[Any], point: Fixed, into: Ring) -> bool:
     for row, value in zip(into, values.tolist(), strict=True):
         if not -point.bound <= value <= point.bound:
             return False
-        steps = round(value / point.resolution) if isinstance(value, float) else value
+        steps = round(value / point.resolution) if point.error else round(value)
         row[:] = wide.row_of(steps)
     return True
 

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from medfed.core.errors import RefusalReason, Refused
 from medfed.core.messages import Message
-from medfed.privacy.agreement import KEY_BYTES, Signs, Verifies, agreed_secret, derived, opened, sealed
-from medfed.privacy.graph import neighbourhood, neighbours
+from medfed.privacy.agreement import KEY_BYTES, Signs, Verifies, agreed_secret, derived, is_key, opened, sealed
+from medfed.privacy.graph import circle, neighbourhood, neighbours, parts
 from medfed.privacy.masks import Mask, apply_masks
 from medfed.privacy.ring import Encoder, Layout
 from medfed.privacy.secagg.messages import (
@@ -41,7 +41,7 @@ SHARE_BYTES = (PRIME.bit_length() + 7) // 8
 class _Next(enum.IntEnum):
     """The phase that may come next."""
 
-    SHARE, CONTRIBUTE, CONFIRM, REVEAL, NOTHING = range(5)
+    SHARE, CONTRIBUTE, MASK, CONFIRM, REVEAL, NOTHING = range(6)
 
 
 class MaskingSession:
@@ -59,7 +59,8 @@ class MaskingSession:
         self._seed = secrets.token_bytes(KEY_BYTES)
         self._keys: dict[str, Advertised] = {}
         self._neighbours: dict[str, tuple[str, ...]] = {}
-        self._threshold = self._least = 0
+        self._threshold = self._least = self._degree = 0
+        self._circle: list[str] = []
         self._roster = b""
         self._senders: tuple[str, ...] = ()
         self._seed_shares: dict[str, bytes] = {}
@@ -85,9 +86,10 @@ class MaskingSession:
         size = neighbourhood(len(told.sites), self._asked)
         if len(told.sites) < size.least:
             _refuse(f"a sum of {len(told.sites)} sites is asked for, and it takes {size.least}")
-        self._threshold, self._least = size.threshold, size.least
+        self._threshold, self._least, self._degree = size.threshold, size.least, size.degree
         self._keys = dict(zip(told.sites, told.keys, strict=True))
         self._roster = roster_of(self._session, told)
+        self._circle = circle(told.sites, self._roster)
         self._neighbours = neighbours(told.sites, size.degree, self._roster)
         mine, points = self._neighbours[self._site], {site: place + 1 for place, site in enumerate(told.sites)}
         receivers = [points[site] for site in (self._site, *mine)]
@@ -124,7 +126,8 @@ class MaskingSession:
         self._senders = senders
 
     def masked(self, contribution: Message, encoder: Encoder) -> Masked:
-        """Round 2: y_u. Raises DataError as :meth:`Encoder.encode` does."""
+        """Round 2: y_u, once. Raises DataError as :meth:`Encoder.encode` does."""
+        self._enter(_Next.MASK)
         rings = encoder.encode(contribution)
         masks = [Mask(self._seed_mask(), 1)]
         for site in self._neighbours[self._site]:
@@ -148,6 +151,8 @@ class MaskingSession:
             _refuse("the survivors are not among the sites that shared")
         if len(sites) < self._least:
             _refuse(f"{len(sites)} sites would make the total, and it takes {self._least}")
+        if parts(self._circle, self._degree, set(sites), self._threshold):
+            _refuse("too many of some sites' neighbours dropped out: the others' masks would not hide them")
 
     def reveal(self, told: Confirmations) -> Revealed:
         """Round 4: of each neighbour, a share of its seed or of its key; of nobody both."""
@@ -179,6 +184,8 @@ class MaskingSession:
                 _refuse(f"{site!r} is no party to the task")
             if not self._parties[site].verifies(keys.signature, keys.signed(self._session, site)):
                 _refuse(f"the keys of {site!r} were not signed by it for this sum")
+            if not (is_key(keys.box_key) and is_key(keys.mask_key)):
+                _refuse(f"{site!r} shows a key that is none")
         own = told.keys[told.sites.index(self._site)]
         if own.mask_key != self._mask_key.public_key().public_bytes_raw():
             _refuse("other keys than this site's own are shown under its name")
