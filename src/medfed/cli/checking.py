@@ -6,6 +6,11 @@ import sys
 
 from medfed.cli.options import Data, Json, Settings, TaskPath, print_json
 
+_COVERED = (
+    "privacy.record covers what training releases of one row; numbers of rows, sums that standardise columns, names of "
+    "categories and metrics leave without noise"
+)
+
 
 def check(task: TaskPath, data: Data = None, settings: Settings = None, as_json: Json = False) -> None:
     """Check a task without running it: its form, and that all it names exists and fits together.
@@ -29,5 +34,7 @@ def check(task: TaskPath, data: Data = None, settings: Settings = None, as_json:
         return
     print(dump_task(spec), end="")
     print(f"# {task}: valid; digest {task_digest(spec)}")
+    if spec.privacy.record is not None:
+        print(f"note: {_COVERED}", file=sys.stderr)
     for extra in checked.missing:
         print(f"note: to run it here, {extra}", file=sys.stderr)
