@@ -87,9 +87,10 @@ def tree_memory(root: int) -> int:
 def _tree(root: int) -> list[int]:
     """The process and its descendants, of whatever session: FLARE's jobs lead their own."""
     found = [root]
-    for children in Path(f"/proc/{root}/task").glob("*/children"):
-        for child in _read(children).split():
-            found += _tree(int(child))
+    with suppress(OSError):  # it has ended
+        for children in Path(f"/proc/{root}/task").glob("*/children"):
+            for child in _read(children).split():
+                found += _tree(int(child))
     return found
 
 

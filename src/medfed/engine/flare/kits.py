@@ -34,9 +34,9 @@ _RIGHTS = (
 )
 _COMMUNICATION = {
     "allow_adhoc_conns": False,
-    "streaming_chunk_size": 2 * 2**20,
-    "streaming_window_size": 8 * 2**20,
-    "streaming_ack_interval": 4 * 2**20,
+    "streaming_chunk_size": 2**20,
+    "streaming_window_size": 4 * 2**20,
+    "streaming_ack_interval": 2 * 2**20,
     "streaming_max_blob_size": 64 * 2**20,
 }
 """What a stream keeps on its way at a time, in bytes, and the largest message of FLARE's own."""
