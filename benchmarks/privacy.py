@@ -1,4 +1,4 @@
-"""What secure aggregation costs a site and the coordinator, beside the masks that it needs at least.
+"""What privacy costs: secure aggregation beside the masks that it needs, private training beside plain training.
 
     python -m benchmarks.privacy --json privacy.json
 
@@ -9,6 +9,8 @@
 - ``secagg/bytes``: the bytes that a site sends for each parameter, keys and shares included.
 - ``secagg/SITES/PARAMETERS/…``: the same for other numbers of sites and parameters, a fifth of them dropping out or
   none; beside adding the same updates in the clear.
+
+- ``dpsgd/cnn``, ``dpsgd/mlp``: an update under record-level differential privacy, beside one without.
 
 Whole sums are formed in one process by the code that runs at sites and coordinator, and each total is compared with the
 plain one. A figure is the median over repetitions. Masks alone and sums alternate.
@@ -26,6 +28,7 @@ from pathlib import Path
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from benchmarks.private_training import training_rows
 from benchmarks.rows import Row, exceeded, print_rows, write_rows
 from medfed.algorithms.fedavg import WeightedDelta
 from medfed.core.codec import encode
@@ -191,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--limits", action="store_true", help="the rows that have limits alone")
     options = parser.parse_args(arguments)
-    rows = main_rows(options.repetitions)
+    rows = [*main_rows(options.repetitions), *training_rows(options.repetitions)]
     if not options.limits:
         rows += grid_rows(PARAMETERS, SITES)
     print_rows(rows)

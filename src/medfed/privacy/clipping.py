@@ -124,7 +124,8 @@ class Bookkeeping:
             each = [_Layer.of(*found) for found in zip(layers, inputs, slopes, strict=True)]
             scale = factors(torch.stack([layer.squared_norms for layer in each]).sum(0), self._clip_norm)
             finite = scale > 0
-            return torch.cat([part for layer in each for part in layer.sums(scale, finite)])
+            kept = slice(None) if bool(finite.all()) else finite  # to pick rows takes longer than to sum them
+            return torch.cat([part for layer in each for part in layer.sums(scale[kept], kept)])
 
 
 class _Layer:
@@ -163,16 +164,15 @@ class _Layer:
         slope, entering = slope.flatten(1, -2), entering.flatten(1, -2)
         return cls(None, slope.transpose(1, 2) @ entering, slope.sum(1) if has_bias else None)
 
-    def sums(self, scale: torch.Tensor, finite: torch.Tensor) -> list[torch.Tensor]:
-        """Σ_i scale_i · g_i of the weight and of the bias, each flat, over the rows that are finite."""
-        scale = scale[finite]
+    def sums(self, scale: torch.Tensor, kept: torch.Tensor | slice) -> list[torch.Tensor]:
+        """Σ_i scale_i · g_i of the weight and of the bias, each flat, over the rows that are kept: those finite."""
         if self._product is not None:
             b, a = self._product
-            weight = (b[finite] * scale.unsqueeze(1)).T @ a[finite]
+            weight = (b[kept] * scale.unsqueeze(1)).T @ a[kept]
         else:
             assert self._formed is not None  # noqa: S101 - one of both is given
-            weight = scale @ self._formed[finite].flatten(1)
-        return [weight.flatten()] + ([] if self._bias is None else [scale @ self._bias[finite]])
+            weight = scale @ self._formed[kept].flatten(1)
+        return [weight.flatten()] + ([] if self._bias is None else [scale @ self._bias[kept]])
 
 
 def chain_of(module: torch.nn.Module) -> list[torch.nn.Module] | None:
