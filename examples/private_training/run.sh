@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# usage: run.sh [FOLDER] [BIN]  - make the data in FOLDER and run the task, with the programs in BIN
+set -euo pipefail
+here=$(dirname "$0") folder=${1:-$(mktemp -d)} bin=${2:+$2/}
+"${bin}python" "$here/../breast_cancer/make_data.py" "$folder/data"
+"${bin}medfed" check "$here/task.yaml" --data "$folder/data" >/dev/null
+"${bin}medfed" run "$here/task.yaml" --data "$folder/data" --output "$folder/run"
+"${bin}medfed" ledger verify "$folder/run"
+grep -q "Differential privacy by record" "$folder/run/model_card.md"
