@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from medfed.privacy import framing
+
 KEY_BYTES = 32
 _NONCE_BYTES = 12
 
@@ -36,9 +38,8 @@ class Verifies(Protocol):
 
 
 def framed(use: str, *parts: bytes) -> bytes:
-    """Bytes that are signed or authenticated for one use: each part after its length, so that no two run together."""
-    told = (f"medfed secagg {use}".encode(), *parts)
-    return b"".join(len(part).to_bytes(8, "big") + part for part in told)
+    """Bytes that are signed or authenticated for one use, so that no two uses, or lists of parts, give the same."""
+    return framing.framed(f"medfed secagg {use}".encode(), *parts)
 
 
 def agreed_secret(private: X25519PrivateKey, public: bytes) -> bytes:
