@@ -83,13 +83,13 @@ class Conversation:
                 del opened
             del reply  # so that memory never holds this one and the next
         for site in silent:
-            yield site, self._absent(site, Failure("silent", "no reply before the deadline", step.name))
+            yield site, self.failed(site, Failure("silent", "no reply before the deadline", step.name))
 
     def _opened(self, reply: Reply, step: Step[M, R]) -> R | Failure:
         if isinstance(reply.body, Failure):
-            return self._absent(reply.site, reply.body)
+            return self.failed(reply.site, reply.body)
         if not isinstance(reply.body, step.reply):
-            return self._absent(reply.site, Failure(CodecError.code, "another message came than asked", step.name))
+            return self.failed(reply.site, Failure(CodecError.code, "another message came than asked", step.name))
         self.versions[reply.site] = reply.version
         return reply.body
 
@@ -98,16 +98,13 @@ class Conversation:
         sentence = "its reply has other shapes than those of most sites: its data or its software differ"
         return self.failed(site, Failure(CodecError.code, sentence, step))
 
-    def failed(self, site: str, failure: Failure) -> Failure:
-        """Count a site as one that did not answer as asked."""
-        return self._absent(site, failure)
-
     def ask_again(self) -> None:
         """Let the next exchange be the last one once more: sites give the replies that they recorded."""
         self.call -= 1
         self.versions = self._before
 
-    def _absent(self, site: str, failure: Failure) -> Failure:
+    def failed(self, site: str, failure: Failure) -> Failure:
+        """Count a site as one that did not answer as asked; the failure."""
         self.absences.append(Absence(self.round, site, failure.step, failure.code, failure.sentence))
         return failure
 
