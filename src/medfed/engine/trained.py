@@ -14,6 +14,7 @@ from medfed.core.codec import decode, encode
 from medfed.core.errors import CodecError, RunFolderError, UserError
 from medfed.core.examples import Examples
 from medfed.core.files import write_atomically, written_whole
+from medfed.core.messages import Vector
 from medfed.data.encoding import Encoding, encode_rows
 from medfed.data.raw import RawTable
 from medfed.engine.process import Process, RunState, input_shape
@@ -35,8 +36,7 @@ def save_models(process: Process, state: RunState, folder: Path) -> None:
     for (lane, weights), kept in zip(process.weights(state).items(), state.lanes, strict=True):
         place = folder / "models" / lane if lane else folder
         place.mkdir(parents=True, exist_ok=True)
-        network = _network(process.task, kept.encoding)
-        network.load(weights)
+        network = _network(process.task, kept.encoding, weights)
         tensors = {name: tensor.numpy() for name, tensor in network.module.state_dict().items()}
         about = {"task": process.federation.conversation.task}  # one entry: the library writes several in any order
         with written_whole(place / "model.safetensors") as partial:
@@ -118,9 +118,9 @@ def _spread(values: NDArray[Any], kept: NDArray[np.int64], rows: int) -> list[ob
     return spread
 
 
-def _network(task: TaskSpec, encoding: Encoding) -> Network:
+def _network(task: TaskSpec, encoding: Encoding, weights: Vector | None = None) -> Network:
     shape = input_shape(encoding, task.model)
-    return build_network(task.model, shape, outputs_for(len(encoding.classes)), task.seed)
+    return build_network(task.model, shape, outputs_for(len(encoding.classes)), task.seed, weights)
 
 
 def _encoding_of_site(folder: Path, site: str | None) -> Encoding:

@@ -14,6 +14,8 @@ from medfed.spec.task import ModelSpec
 if TYPE_CHECKING:
     import torch
 
+    from medfed.core.messages import Vector
+
 MODELS: Registry[Callable[..., torch.nn.Module]] = Registry("model", "medfed.models.networks", "build")
 
 
@@ -37,10 +39,13 @@ def check_options(spec: ModelSpec, task_type: str) -> None:
             )
 
 
-def build_network(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, seed: int) -> Network:
-    """The task's network with its library's default initialisation under ``torch.manual_seed(seed)``.
+def build_network(
+    spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, seed: int, weights: Vector | None = None
+) -> Network:
+    """The task's network with its library's default initialisation under ``torch.manual_seed(seed)``, or over weights.
 
-    Torch's global random state is left as it was. Raises UserError for options or shapes the model cannot take.
+    Torch's global random state is left as it was. Raises UserError for options or shapes the model cannot take,
+    CodecError for another model's weights.
     """
     import torch
 
@@ -48,9 +53,10 @@ def build_network(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return Network(factory(input_shape, outputs, **spec.options))
+            module = factory(input_shape, outputs, **spec.options)
         except (TypeError, ValueError) as error:
             raise UserError(f"the model {spec.name!r} cannot be built: {error}") from error
+    return Network(module, weights)
 
 
 def outputs_for(classes: int) -> int:

@@ -22,7 +22,11 @@ class Network:
     buffers, the counters of some layers, begin anew with every :meth:`load`.
     """
 
-    def __init__(self, module: torch.nn.Module) -> None:
+    def __init__(self, module: torch.nn.Module, weights: Vector | None = None) -> None:
+        """weights: the vector that the module takes its values from, and its memory where that can be written.
+
+        Raises CodecError where its length or type is another model's.
+        """
         import torch
 
         self.module = module.float()
@@ -30,12 +34,15 @@ class Network:
         buffers = [b for b in module.buffers() if b.is_floating_point()]
         self._counters = [(b, b.clone()) for b in module.buffers() if not b.is_floating_point()]
         size = sum(p.numel() for p in self._parameters)
-        self.flat = torch.empty(size + sum(b.numel() for b in buffers))
+        length = size + sum(b.numel() for b in buffers)
+        self.flat = torch.empty(length) if weights is None else torch.from_numpy(np.require(weights, requirements="W"))
+        _check(self.flat.numpy(), length)
         self.weights = self.flat[:size]
         position = 0
         for tensor in [*self._parameters, *buffers]:
             view = self.flat[position : position + tensor.numel()].view_as(tensor)
-            view.copy_(tensor.detach())
+            if weights is None:
+                view.copy_(tensor.detach())
             tensor.data = view
             position += tensor.numel()
         self._format: torch.memory_format | None = None
@@ -108,8 +115,7 @@ class Network:
 
     def load(self, weights: Vector) -> None:
         """Take over a flat vector. Raises CodecError where its length or type is another model's."""
-        if weights.dtype != np.float32 or weights.shape != (self.size,):
-            raise CodecError(f"the model has {self.size} weights, but {weights.dtype}{list(weights.shape)} came")
+        _check(weights, self.size)
         np.copyto(self.flat.numpy(), weights)
         for buffer, initial in self._counters:
             buffer.copy_(initial)
@@ -118,3 +124,8 @@ class Network:
         """A copy of the flat vector."""
         copy: Vector = self.flat.numpy().copy()
         return copy
+
+
+def _check(weights: Vector, length: int) -> None:
+    if weights.dtype != np.float32 or weights.shape != (length,):
+        raise CodecError(f"the model has {length} weights, but {weights.dtype}{list(weights.shape)} came")

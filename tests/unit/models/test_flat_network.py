@@ -230,3 +230,20 @@ def test_other_networks_have_their_inputs_as_they_are(build):
     network, x = Network(build()), torch.randn(5, 4)
     assert not network.has_convolutions
     assert network.laid_out(x) is x
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_network_over_a_vector_has_its_values_and_its_memory_where_that_can_be_written(case, writable):
+    network, untouched, x = case
+    weights = network.vector() + np.float32(0.5)
+    weights.flags.writeable = writable
+    over = Network(copy.deepcopy(untouched), weights)
+    assert np.shares_memory(over.flat.numpy(), weights) is writable
+    network.load(weights)
+    np.testing.assert_array_equal(over.module(x).detach(), network.module(x).detach())
+
+
+def test_a_network_over_another_models_vector_is_refused(case):
+    _, untouched, _ = case
+    with pytest.raises(CodecError, match="weights, but"):
+        Network(untouched, np.zeros(3, np.float32))

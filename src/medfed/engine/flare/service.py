@@ -26,6 +26,7 @@ from medfed.engine.deployed.settings import LiveSettings
 from medfed.engine.deployed.submission import Submission, submissions
 from medfed.engine.federation import share
 from medfed.engine.flare.admin import Admin
+from medfed.engine.flare.guard import collect_often
 from medfed.engine.flare.health import Pulse
 from medfed.engine.flare.job import COORDINATOR_VARIABLE, SITE_VARIABLE, write_job
 from medfed.engine.flare.kits import admin_kit, client_command, server_command, server_workspace
@@ -51,6 +52,7 @@ def serve_coordinator(path: Path) -> NoReturn:
     log("started", party="coordinator", folder=str(folder.path))
     try:
         service = CoordinatorService(folder, Admin(admin_kit(folder.path)))
+        collect_often()
         status = _watch(server, stopped, service.step, Pulse(folder.path))
     finally:
         server.stop()
