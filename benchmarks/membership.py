@@ -4,7 +4,7 @@
     python -m benchmarks.membership --heart DIR --models 16
 
 For each epsilon, models are trained by FedAvg over four hospitals, each model on a random half of every hospital's
-training rows. Each is attacked by the LiRA of ``medfed audit`` (:mod:`medfed.audit.membership`): all other models are
+training rows. Each is attacked by the LiRA of ``medfed audit`` (:mod:`medfed.attacks.membership`): all other models are
 its shadows, those that had a row and those that had not. It is attacked as its participants know it, at the end of
 training.
 
@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 
 from benchmarks.rows import Row, print_rows, write_rows
 from medfed import build
-from medfed.audit.margins import margins
-from medfed.audit.membership import AT_ONCE, Shadow, judged, members_of, success
+from medfed.attacks.margins import margins
+from medfed.attacks.membership import AT_ONCE, Shadow, judged, members_of, success
 from medfed.core.examples import Examples
 from medfed.core.rng import generator
 from medfed.models.catalogue import build_network
@@ -117,7 +117,7 @@ def shadows(hospitals: Sequence[Hospital], epsilon: float | None, models: int) -
     train = [Hospital(h.features[~out], h.labels[~out]) for h, out in zip(hospitals, tested, strict=True)]
     test = [Hospital(h.features[out], h.labels[out]) for h, out in zip(hospitals, tested, strict=True)]
     turns = range(models // AT_ONCE)
-    halves = [np.concatenate([members_of(len(each.labels), 0.5, random) for _ in turns]) for each in train]
+    halves = [np.concatenate([members_of(len(each.labels), 2, random) for _ in turns]) for each in train]
     for number in range(models):
         chosen = [half[number] for half in halves]
         described = task(epsilon, number, [32])

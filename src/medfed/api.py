@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from medfed.audit.results import Attack, Audit
+from medfed.attacks.results import Attack, Audit
 from medfed.core.errors import MissingExtra, RunFolderError, UserError
 from medfed.engine.assembly import assemble, check_parts
 from medfed.engine.audit.audit import Effort, Progress, audit_run

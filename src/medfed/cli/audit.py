@@ -15,7 +15,7 @@ from medfed.core.errors import UserError
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-    from medfed.audit.results import Attack
+    from medfed.attacks.results import Attack
 
 _Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
 _Data = Annotated[
@@ -77,7 +77,7 @@ def audit(
 
 def _named(attacks: str | None) -> tuple[Attack, ...]:
     """The attacks of a list with commas, in their own order. Raises UserError for an unknown one."""
-    from medfed.audit.results import Attack
+    from medfed.attacks.results import Attack
 
     if attacks is None:
         return tuple(Attack)

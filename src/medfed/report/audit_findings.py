@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medfed.audit.results import Audit, Canaries, Inversion, Labels, Membership, Proportion, Reconstruction, Success
+from medfed.attacks.results import Audit, Canaries, Inversion, Labels, Membership, Proportion, Reconstruction, Success
 from medfed.report.canvas import FEDERATED_STROKE, Dot, Dots, Trace, dot_panel, rates_panel, stroke
 from medfed.report.figures import Legend, Panel, Panels
 from medfed.report.words import number, plural

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from medfed.audit.reconstruction import Image, Reconstructed
-from medfed.audit.results import Attack, Audit
+from medfed.attacks.reconstruction import Image, Reconstructed
+from medfed.attacks.results import Attack, Audit
 from medfed.core.errors import RunFolderError
 from medfed.core.files import write_atomically
 from medfed.report.audit_findings import Finding, findings

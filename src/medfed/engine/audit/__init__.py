@@ -1,1 +1,1 @@
-"""The audit of a finished run: its task trained again on changed rows, and the attacks of :mod:`medfed.audit` on it."""
+"""The audit of a finished run: its task trained again on other rows, and the attacks of :mod:`medfed.attacks`."""

@@ -9,12 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
-from medfed.audit import inversion, labels, reconstruction
-from medfed.audit.canary import CONFIDENCE, epsilon_bound, guesses
-from medfed.audit.membership import AT_ONCE, judged, success
-from medfed.audit.reconstruction import Reconstructed
-from medfed.audit.results import Attack, Audit, Canaries, Membership, NotTried, Reconstruction
-from medfed.audit.victim import Update
+from medfed.attacks import inversion, labels, reconstruction
+from medfed.attacks.canary import CONFIDENCE, epsilon_bound, guesses
+from medfed.attacks.membership import AT_ONCE, judged, success
+from medfed.attacks.reconstruction import Reconstructed
+from medfed.attacks.results import Attack, Audit, Canaries, Membership, NotTried, Reconstruction
+from medfed.attacks.victim import Update
 from medfed.core.errors import UserError
 from medfed.core.examples import Examples
 from medfed.core.rng import generator
@@ -196,7 +196,7 @@ def _membership(audit: Audit, shadows: Shadows, models: int, progress: Progress)
     own = shadows.own(made)
     found = Membership(
         models=models,
-        share=shadows.share,
+        share=shadows.quarters / 4,
         records=len(np.unique(trials.records)),
         shadows=success(trials, generator(seed, "audit", "resampled")),
         own=success(own, generator(seed, "audit", "resampled")) if own is not None else None,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medfed.audit.canary import Planted, wrong_target
+from medfed.attacks.canary import Planted, wrong_target
 from medfed.core.errors import DataError
 from medfed.core.examples import Split
 from medfed.core.rng import generator

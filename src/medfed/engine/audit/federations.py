@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medfed.audit.margins import margins
+from medfed.attacks.margins import margins
 from medfed.core.messages import Vector
 from medfed.data.encoding import Encoding, encode, fit_to
 from medfed.data.table import SiteTable

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medfed.audit.victim import Update, Victim
+from medfed.attacks.victim import Update, Victim
 from medfed.core.examples import Examples, Split
 from medfed.data.encoding import Encoding, encode, fit_to
 from medfed.engine.assembly import Assembly

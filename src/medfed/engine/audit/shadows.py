@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from medfed.audit.membership import AT_ONCE, Shadow, Trials, judged_model, members_of
+from medfed.attacks.membership import AT_ONCE, Shadow, Trials, judged_model, members_of
 from medfed.core.errors import UserError
 from medfed.core.examples import Split
 from medfed.core.rng import generator
@@ -21,7 +21,6 @@ from medfed.engine.audit.subject import Subject
 from medfed.engine.trained import TrainedModel
 from medfed.govern.keys import SigningKey
 
-_SHARES = (0.25, 0.75)
 _TRAIN, _TEST = SPLITS.index(Split.TRAIN), SPLITS.index(Split.TEST)
 
 
@@ -46,10 +45,10 @@ class Shadows:
         return np.concatenate([tables[site].split[rows] == _TRAIN for site, rows in self.rows.items()])
 
     @cached_property
-    def share(self) -> float:
-        """The share of the records that a shadow model is trained on: the run's own, or half where it left none out."""
+    def quarters(self) -> int:
+        """Of the records a shadow model is trained on: about the run's own share, or a half where it left none out."""
         share = float(self.in_run.mean())
-        return 0.5 if share == 1 else float(np.clip(share, *_SHARES))
+        return 2 if share == 1 else min(max(round(4 * share), 1), 3)
 
     def train(self, models: int) -> Iterator[Shadow]:
         """So many models, those first that are kept."""
@@ -67,7 +66,7 @@ class Shadows:
         """(4, records of the site): drawn by patient, so that nobody is on both sides."""
         patients, place = np.unique(self.subject.tables[site].ids[self.rows[site]].astype(str), return_inverse=True)
         random = generator(self.subject.spec.seed, "audit", "membership", site, turn)
-        return members_of(len(patients), self.share, random)[:, place]
+        return members_of(len(patients), self.quarters, random)[:, place]
 
     def _dealt(self, site: str, inside: NDArray[np.bool_]) -> SiteTable:
         table = self.subject.tables[site]

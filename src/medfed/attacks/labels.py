@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from medfed.audit.intervals import proportion
-from medfed.audit.layers import last_bias
-from medfed.audit.results import Labels
-from medfed.audit.victim import Update, Victim
+from medfed.attacks.intervals import proportion
+from medfed.attacks.layers import last_bias
+from medfed.attacks.results import Labels
+from medfed.attacks.victim import Update, Victim
 from medfed.core.examples import Examples
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 Principles", Algorithm 1, with the one variance for all records that suits few shadow models.
 
 Shadow models are trained as the task trains, each on a part of the records. A record's score under a model is its
-margin (φ, see :mod:`medfed.audit.margins`). Those of models that had it are taken as normal, those of models that had
+margin (φ, see :mod:`medfed.attacks.margins`). Those of models that had it are taken as normal, those of models that had
 it not too, and the ratio of the two likelihoods of the attacked model's score tells whether it had it.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medfed.audit.results import Success
+from medfed.attacks.results import Success
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -26,7 +26,6 @@ AT_ONCE = 4
 
 _FEWEST = 2
 """Models that have a record, and that have it not, at least: one may be the attacked one."""
-_SMALLEST = 1e-12
 _RESAMPLES = 400
 _POINTS = 60
 
@@ -48,18 +47,17 @@ class Trials:
     records: NDArray[np.int64]
 
 
-def members_of(records: int, share: float, random: np.random.Generator) -> Bools:
-    """(4, records): which of them four models are trained on: windows over one random order, a quarter apart.
+def members_of(records: int, quarters: int, random: np.random.Generator) -> Bools:
+    """(4, records): which of them four models are trained on. They are dealt into four parts, of which each model
+    has so many ``quarters`` (1 to 3), and so each record is in as many models as any other: their number tells nothing.
 
-    Each model has ``share`` of them, at least one; each record is in as many of the four as any other, give or take
-    one.
+    Fewer than four records are in all models, for one might have none of them otherwise.
     """
-    size = min(max(round(share * records), 1), records)
-    order = random.permutation(records)
-    members = np.zeros((AT_ONCE, records), bool)
-    for model in range(AT_ONCE):
-        start = model * records // AT_ONCE
-        members[model, order[(start + np.arange(size)) % records]] = True
+    if records < AT_ONCE:
+        return np.ones((AT_ONCE, records), bool)
+    parts = random.permutation(np.arange(records) % AT_ONCE)
+    models = np.arange(AT_ONCE)[:, None]
+    members: Bools = (parts - models) % AT_ONCE < quarters
     return members
 
 
@@ -78,7 +76,7 @@ def judged(shadows: Sequence[Shadow], random: np.random.Generator) -> Trials:
         inside[target] = outside[target] = False
         _drop_one(inside, ~members[target], random)
         _drop_one(outside, members[target], random)
-        ratios.append(_likelihood(scores[target], scores, inside) - _likelihood(scores[target], scores, outside))
+        ratios.append(_ratios(scores[target], scores, inside, outside))
     records = np.tile(np.flatnonzero(usable), len(shadows))
     return Trials(np.concatenate(ratios), members.reshape(-1), records)
 
@@ -95,8 +93,7 @@ def judged_model(scores: Floats, members: Bools, shadows: Sequence[Shadow]) -> T
     usable = _usable(known)
     seen = np.array([each.scores for each in shadows])[:, usable]
     inside = known[:, usable]
-    ratios = _likelihood(scores[usable], seen, inside) - _likelihood(scores[usable], seen, ~inside)
-    return Trials(ratios, members[usable], np.flatnonzero(usable))
+    return Trials(_ratios(scores[usable], seen, inside, ~inside), members[usable], np.flatnonzero(usable))
 
 
 def _usable(members: Bools) -> Bools:
@@ -107,14 +104,26 @@ def _usable(members: Bools) -> Bools:
     return usable
 
 
-def _likelihood(target: Floats, scores: Floats, chosen: Bools) -> Floats:
-    """log N(φ; the record's mean, one deviation for all records) over the chosen (models, records)."""
+def _ratios(target: Floats, scores: Floats, inside: Bools, outside: Bools) -> Floats:
+    """log p(φ | member) − log p(φ | not) of each record, by the models (models, records) on either side.
+
+    φ is normal about the record's mean on that side, with one deviation for all records; a side on which no record has
+    two models takes the other's.
+    """
+    sides = [_moments(scores, chosen) for chosen in (inside, outside)]
+    deviations = [math.sqrt(squares / freedom) if freedom else 0.0 for _, squares, freedom in sides]
+    spare = max(deviations) or 1.0
+    mean_in, mean_out = (mean for mean, _, _ in sides)
+    in_, out = (each or spare for each in deviations)
+    found: Floats = ((target - mean_out) / out) ** 2 / 2 - ((target - mean_in) / in_) ** 2 / 2 + math.log(out / in_)
+    return found
+
+
+def _moments(scores: Floats, chosen: Bools) -> tuple[Floats, float, int]:
+    """Each record's mean over the chosen models, and over all records the squared deviations and their freedom."""
     counts = chosen.sum(0)
     mean = np.where(chosen, scores, 0.0).sum(0) / counts
-    squares = float(((scores - mean)[chosen] ** 2).sum())
-    deviation = math.sqrt(squares / max(int((counts - 1).sum()), 1)) or _SMALLEST
-    found: Floats = -(((target - mean) / deviation) ** 2) / 2 - math.log(deviation)
-    return found
+    return mean, float(((scores - mean)[chosen] ** 2).sum()), int((counts - 1).sum())
 
 
 def success(trials: Trials, random: np.random.Generator, false_positives: float = FALSE_POSITIVES) -> Success:

@@ -2,7 +2,7 @@
 learning?", equation 4.
 
 From noise x the attacker minimises 1 − cos(∇L(x, y), g) + α TV(x) by Adam on the signs of the gradient, within the
-range of pixels, where g is the gradient that it saw and y the label that :mod:`medfed.audit.labels` reads off it.
+range of pixels, where g is the gradient that it saw and y the label that :mod:`medfed.attacks.labels` reads off it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from medfed.audit.labels import label
-from medfed.audit.layers import last_bias
-from medfed.audit.results import Picture
-from medfed.audit.victim import Update, Victim
+from medfed.attacks.labels import label
+from medfed.attacks.layers import last_bias
+from medfed.attacks.results import Picture
+from medfed.attacks.victim import Update, Victim
 from medfed.core.examples import Examples
 from medfed.models.loss import cross_entropy
 from medfed.models.training import one_thread

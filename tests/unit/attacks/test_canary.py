@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from medfed.audit.canary import Planted, chance, epsilon_bound, guesses, wrong_target
+from medfed.attacks.canary import Planted, chance, epsilon_bound, guesses, wrong_target
 
 
 @pytest.mark.parametrize(("made", "right"), [(100, 100), (100, 90), (500, 300), (40, 35)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from victims import alone, records, together, victim
 
-from medfed.audit import inversion, labels, reconstruction
+from medfed.attacks import inversion, labels, reconstruction
 from medfed.core.examples import Examples
 
 SHAPE = (12,)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from medfed.audit.victim import Update, Victim
+from medfed.attacks.victim import Update, Victim
 from medfed.core.examples import Examples
 from medfed.models.catalogue import build_network
 from medfed.spec.loading import task_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medfed.audit.results import Proportion
+from medfed.attacks.results import Proportion
 
 
 def exact_interval(count: int, of: int, confidence: float = 0.95) -> tuple[float, float]:
