@@ -13,6 +13,10 @@ _TWICE, _MANY = 2, 10
 """How many times as often as outsiders members are named, for it to be told; and to be told in strong words."""
 
 
+_WHOLE = (-0.03, 1.03)
+"""The axis of a share."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One attack. got, guess: what it reached, and what guessing reaches, in a few words. serious: whether it recovered
@@ -27,7 +31,7 @@ class Finding:
     tried: str
     recovered: tuple[str, ...]
     means: str
-    figure: Panels
+    figure: Panels | None
 
 
 def findings(audit: Audit) -> tuple[Finding, ...]:
@@ -257,12 +261,6 @@ def _canary(found: Canaries) -> Finding:
             "What was measured lies below what was promised, as it must. A gap between the two is normal: the promise "
             "holds against every attacker, and this one saw the final model only."
         )
-    rows, values = ("measured", "accounted"), (found.epsilon, found.accounted)
-    dots = (
-        Dots((Dot(0, found.epsilon),), stroke(1)),
-        Dots((Dot(1, found.accounted),) if found.accounted is not None else (), FEDERATED_STROKE),
-    )
-    shown = rows if found.accounted is not None else rows[:1]
     return Finding(
         key="canary",
         title="Planted records",
@@ -277,26 +275,35 @@ def _canary(found: Canaries) -> Finding:
         ),
         recovered=(
             f"{found.right:,} of {plural(found.guesses, 'guess')} were right.",
-            f"With {percent(found.confidence)} confidence, no differential privacy with an epsilon below "
-            f"{found.epsilon:.2g} (delta {found.delta:g}) allows so many. The run’s accounts say: {accounted}.",
+            f"{_bound(found)} The run’s accounts say: {accounted}.",
         ),
         means=means,
-        figure=Panels(
-            (),
-            (
-                Panel(
-                    "Epsilon: measured at least, accounted at most",
-                    dot_panel(
-                        shown,
-                        dots,
-                        name="canary",
-                        alt="Epsilon. "
-                        + "; ".join(f"{r}: {number(v)}" for r, v in zip(rows, values, strict=True) if v is not None),
-                    ),
-                ),
-            ),
-        ),
+        figure=_epsilons(found),
     )
+
+
+def _bound(found: Canaries) -> str:
+    if found.epsilon == 0:
+        return "That is no more than chance explains: no epsilon is too small for it."
+    return (
+        f"With {percent(found.confidence)} confidence, no differential privacy with an epsilon below "
+        f"{found.epsilon:.2g} (delta {found.delta:g}) allows so many."
+    )
+
+
+def _epsilons(found: Canaries) -> Panels | None:
+    """What was measured beside what was accounted for; of the first alone no picture says more than its number."""
+    if found.accounted is None:
+        return None
+    dots = (Dots((Dot(0, found.epsilon),), stroke(1)), Dots((Dot(1, found.accounted),), FEDERATED_STROKE))
+    svg = dot_panel(
+        ("measured", "accounted"),
+        dots,
+        name="canary",
+        alt=f"Epsilon. Measured: {number(found.epsilon)}; accounted: {number(found.accounted)}.",
+        limits=(-0.05 * found.accounted, 1.1 * max(found.accounted, found.epsilon)),
+    )
+    return Panels((), (Panel("Epsilon: measured at least, accounted at most", svg),))
 
 
 def _shares(name: str, caption: str, rows: dict[str, Proportion | float]) -> Panels:
@@ -306,5 +313,7 @@ def _shares(name: str, caption: str, rows: dict[str, Proportion | float]) -> Pan
         for i, each in enumerate(rows.values())
     )
     said = [f"{row}: {percent(dot.value)}" for row, dot in zip(rows, dots, strict=True)]
-    svg = dot_panel(tuple(rows), (Dots(dots, stroke(1)),), name=name, alt=f"{caption}. {'; '.join(said)}.")
+    svg = dot_panel(
+        tuple(rows), (Dots(dots, stroke(1)),), name=name, alt=f"{caption}. {'; '.join(said)}.", limits=_WHOLE
+    )
     return Panels((), (Panel(caption, svg),))

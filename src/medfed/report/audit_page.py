@@ -93,14 +93,25 @@ def write_audit(folder: Path, pictures: Sequence[Reconstructed] = ()) -> Path:
 def _lede(audit: Audit) -> tuple[str, ...]:
     found = findings(audit)
     serious = [each for each in found if each.serious]
+    alone = _came_back(audit)
     tried = capital(plural(len(found), "attack", spell=True))
     first = f"{tried} on this run {'was' if len(found) == 1 else 'were'} tried, on the machine where its data are."
     if not found:
         return ("No attack on this run could be tried.",)
     if not serious:
-        return (first, "None recovered more from it, as it was trained, than a guess would.")
+        return (first, f"None got more out of it, as it was trained, than a guess would.{alone}")
     which = listed([each.title.lower() for each in serious])
-    return (first, capital(f"{spelled(len(serious))} of them told more than a guess would: {which}."))
+    return (first, capital(f"{spelled(len(serious))} of them told more than a guess would: {which}.{alone}"))
+
+
+def _came_back(audit: Audit) -> str:
+    """What stands between the records and the attacker, where a record sent alone comes back."""
+    records = audit.inversion is not None and audit.inversion.single.count > 0
+    images = audit.reconstruction is not None and any(each.found for each in audit.reconstruction.pictures)
+    if not records and not images:
+        return ""
+    which = "images" if images else "records"
+    return f" Single {which}, sent alone, do come back: it is averaging over many that hides them."
 
 
 def _png(image: Image, pair: Reconstructed) -> str:

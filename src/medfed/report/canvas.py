@@ -242,7 +242,7 @@ def rates_panel(traces: tuple[Trace, ...], *, name: str, alt: str) -> Markup:
     floor = min(10.0 ** math.floor(math.log10(floor)), 0.01)
     decades = [10.0**power for power in range(round(math.log10(floor)), 1)]
     with _drawing(name, 268.0, alt) as (figure, drawn):
-        axes = figure.add_axes((0.2, 0.14, 0.77, 0.83))
+        axes = figure.add_axes((0.2, 0.14, 0.73, 0.83))
         _frame(axes)
         axes.grid(color=GRID, linewidth=0.8)
         axes.set(xscale="log", yscale="log", xlim=(floor, 1.05), ylim=(floor, 1.05))
@@ -258,7 +258,14 @@ def rates_panel(traces: tuple[Trace, ...], *, name: str, alt: str) -> Markup:
     return drawn[0]
 
 
-def dot_panel(rows: tuple[str, ...], series: tuple[Dots, ...], *, name: str, alt: str) -> Markup:
+def dot_panel(
+    rows: tuple[str, ...],
+    series: tuple[Dots, ...],
+    *,
+    name: str,
+    alt: str,
+    limits: tuple[float, float] | None = None,
+) -> Markup:
     """A forest plot: a row per label, in it a dot per series one below the other, intervals as whiskers."""
     from matplotlib.ticker import MaxNLocator
 
@@ -285,7 +292,7 @@ def dot_panel(rows: tuple[str, ...], series: tuple[Dots, ...], *, name: str, alt
         axes.xaxis.set_major_formatter(_tick_label)
         axes.tick_params(axis="x", labeltop=tall, top=tall)
         ends = [x for one in series for dot in one.dots for x in (dot.value, *(dot.interval or ()))]
-        axes.set_xlim(*(_padded(ends) if ends else (0.0, 1.0)))
+        axes.set_xlim(*(limits or (_padded(ends) if ends else (0.0, 1.0))))
     return drawn[0]
 
 
