@@ -14,6 +14,7 @@ import medfed
 from medfed.attacks.results import Attack, Audit
 from medfed.core.errors import DataError, RunFolderError, UserError
 from medfed.engine.audit.audit import Effort
+from medfed.engine.audit.place import held
 
 ROWS, COLUMNS = 48, 20
 EFFORT = Effort(models=8, trainings=2, records=20, images=1, iterations=120)
@@ -214,6 +215,17 @@ def test_a_deployed_run_has_no_rows_here(tmp_path: Path, by_heart: tuple[Path, A
     at_the_site = medfed.audit(tmp_path, sites(count=1), effort=EFFORT, attacks=(Attack.MEMBERSHIP,))
     assert at_the_site.membership is not None
     assert "between hospitals" in (tmp_path / "audit.html").read_text()
+
+
+def test_one_audit_of_a_run_works_at_a_time(tmp_path: Path) -> None:
+    rows, described = sites(), task(federation={"strategy": "fedavg", "rounds": 1, "batch_size": 8, "lr": 0.3})
+    medfed.run(described, rows, output=tmp_path / "run")
+    (tmp_path / "run" / "audit").write_text("in the way")
+    with pytest.raises(RunFolderError, match="cannot write"):
+        medfed.audit(tmp_path / "run", rows, effort=EFFORT)
+    (tmp_path / "run" / "audit").unlink()
+    with held(tmp_path / "run"), pytest.raises(RunFolderError, match="another audit"):
+        medfed.audit(tmp_path / "run", rows, effort=EFFORT)
 
 
 def test_an_unfinished_run_and_a_comparison_are_refused(tmp_path: Path) -> None:

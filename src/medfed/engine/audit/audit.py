@@ -21,6 +21,7 @@ from medfed.core.rng import generator
 from medfed.engine.audit.canaries import CanaryTrainings
 from medfed.engine.audit.kept import KeptModels
 from medfed.engine.audit.observed import Observed, observe, sends_updates
+from medfed.engine.audit.place import held
 from medfed.engine.audit.shadows import Shadows
 from medfed.engine.audit.subject import Subject
 from medfed.govern.keys import SigningKey
@@ -78,10 +79,12 @@ def audit_run(
     *,
     progress: Progress,
 ) -> Audited:
-    """Try each of these attacks. Models that were trained for an earlier audit of the run are used again."""
+    """Try each of these attacks. Models that were trained for an earlier audit are used again.
+
+    Raises RunFolderError where another audit of the run is at work, and what training raises.
+    """
     begun = time.monotonic()
     facts = subject.facts
-    pictures: tuple[Reconstructed, ...] = ()
     audit = Audit(
         medfed=__version__,
         run=facts.run,
@@ -96,6 +99,15 @@ def audit_run(
         seconds=0.0,
         not_tried=tuple(NotTried(attack, "it was not asked for") for attack in Attack if attack not in attacks),
     )
+    with held(subject.folder.path):
+        audit, pictures = _tried(audit, subject, attacks, effort, key, progress)
+    return Audited(replace(audit, seconds=round(time.monotonic() - begun, 1)), pictures)
+
+
+def _tried(
+    audit: Audit, subject: Subject, attacks: Sequence[Attack], effort: Effort, key: SigningKey, progress: Progress
+) -> tuple[Audit, tuple[Reconstructed, ...]]:
+    pictures: tuple[Reconstructed, ...] = ()
     wanted = [attack for attack in UPDATE_ATTACKS if attack in attacks]
     if wanted and not sends_updates(subject.task):
         nothing = f"under the strategy {audit.strategy} no update leaves a site"
@@ -107,7 +119,7 @@ def audit_run(
         audit = _membership(audit, Shadows(subject, kept, key), effort.models, progress)
     if Attack.CANARY in attacks:
         audit = _canary(audit, CanaryTrainings(subject, kept, key), effort.trainings, progress)
-    return Audited(replace(audit, seconds=round(time.monotonic() - begun, 1)), pictures)
+    return audit, pictures
 
 
 def _without(audit: Audit, *reasons: NotTried) -> Audit:

@@ -33,7 +33,6 @@ class KeptModels:
         """The folder ``audit/models`` of a run; emptied where it belongs to another task, to other rows, or to another
         version of MedFed. Its key is random and stays beside the digest of the rows, where only the owner reads."""
         folder = subject.folder.path / "audit"
-        folder.mkdir(mode=0o700, exist_ok=True)
         file, key = folder / "key.json", secrets.token_bytes(KEY_BYTES)
         with suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads(file.read_text())

@@ -83,7 +83,8 @@ class Shadows:
         models = own_models(self.subject)
         if models is None or self.in_run.all():
             return None
-        return judged_model(self._scores(models), self.in_run, shadows)
+        trials = judged_model(self._scores(models), self.in_run, shadows)
+        return trials if trials.members.any() and not trials.members.all() else None
 
 
 def own_models(subject: Subject) -> dict[str, SiteModel] | None:
