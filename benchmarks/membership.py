@@ -105,6 +105,7 @@ def task(epsilon: float | None, seed: int, hidden: Sequence[int]) -> dict[str, A
             "standardize": "none",
             "split": {"train": 1, "validation": 0, "test": 0},
         },
+        "engine": {"workers": 1},  # in which noise that was solved for is known to the next model
         "seed": seed,
         **private,
     }

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfed.attacks.margins import margins
+from medfed.core.examples import Split
 from medfed.core.messages import Vector
 from medfed.data.encoding import Encoding, encode, fit_to
 from medfed.data.table import SiteTable
@@ -21,6 +22,8 @@ from medfed.engine.process import input_shape
 from medfed.engine.simulation import attached
 from medfed.govern.keys import SigningKey
 from medfed.models.catalogue import build_network, outputs_for
+from medfed.models.training import updates_of
+from medfed.privacy.plan import plan_for
 from medfed.spec.loading import TaskFile
 from medfed.spec.task import TaskSpec
 
@@ -42,12 +45,30 @@ class SiteModel:
         return margins(network, encode(table, self.encoding, None))
 
 
+def solve_noise(task: TaskSpec, rows: Mapping[str, int]) -> float | None:
+    """The noise multiplier of the site with the most training rows; None without differential privacy.
+
+    It takes seconds for each number of rows. Solved for here it is known in this process from then on, and in those
+    that are forked from it, which train.
+    """
+    privacy, federation = task.privacy.record, task.federation
+    if privacy is None:
+        return None
+    noise = 0.0
+    for site, n in sorted(rows.items(), key=lambda each: each[1]):
+        batch, updates = updates_of(federation, n)
+        plan = plan_for(privacy, rows=n, batch=batch, round_steps=updates, rounds=federation.total_rounds, site=site)
+        noise = plan.noise_multiplier
+    return noise
+
+
 @contextmanager
 def assembled(subject: Subject, task: TaskFile, tables: Mapping[str, SiteTable], key: SigningKey) -> Iterator[Assembly]:
     """A run of the task on these rows, in a folder below the audited run's that goes with it."""
     work = subject.folder.path / "audit" / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
+    solve_noise(task.spec, {site: table.rows(Split.TRAIN) for site, table in tables.items()})
     try:
         assembly = assemble(task, with_tables(subject.hospitals, tables), work, uuid.uuid4().hex, key)
         with attached(assembly.simulation):

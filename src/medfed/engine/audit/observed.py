@@ -11,14 +11,13 @@ from medfed.attacks.victim import Update, Victim
 from medfed.core.examples import Examples, Split
 from medfed.data.encoding import Encoding, encode, fit_to
 from medfed.engine.assembly import Assembly
-from medfed.engine.audit.federations import assembled
+from medfed.engine.audit.federations import assembled, solve_noise
 from medfed.engine.audit.subject import Subject
 from medfed.engine.federation import SiteFederation
 from medfed.engine.process import RunState, input_shape
 from medfed.govern.keys import SigningKey
 from medfed.models.catalogue import build_network, outputs_for
 from medfed.models.training import learning_rate, updates_of
-from medfed.privacy.plan import plan_for
 from medfed.spec.loading import TaskFile
 from medfed.spec.task import BASELINES, Plugin
 
@@ -98,14 +97,7 @@ def _victim(subject: Subject, assembly: Assembly, state: RunState, records: dict
     network = build_network(
         spec.model, input_shape(encoding, spec.model), outputs_for(len(encoding.classes)), spec.seed
     )
-    noise = None
-    if spec.privacy.record is not None:
-        rows = max(len(each) for each in records.values())
-        batch, updates = updates_of(spec.federation, rows)
-        rounds = spec.federation.total_rounds
-        noise = plan_for(
-            spec.privacy.record, rows=rows, batch=batch, round_steps=updates, rounds=rounds
-        ).noise_multiplier
+    noise = solve_noise(spec, {site: len(each) for site, each in records.items()})
     return Victim(spec, network, next(iter(assembly.process.weights(state).values())), len(encoding.classes), noise)
 
 
