@@ -133,7 +133,7 @@ def test_models_of_other_rows_are_not_used_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("strategy", ["local", "pooled"])
 def test_a_baseline_sends_no_update_but_has_members(tmp_path: Path, strategy: str) -> None:
-    described = task(federation={"strategy": strategy, "rounds": 30, "batch_size": 8, "lr": 0.3})
+    described = task(federation={"strategy": strategy, "rounds": 20, "batch_size": 8, "lr": 0.3})
     found = audited(tmp_path / "run", sites(), described, attacks=(Attack.INVERSION, Attack.MEMBERSHIP))
     assert found.inversion is None
     assert "no update leaves" in next(each.why for each in found.not_tried if each.attack is Attack.INVERSION)
