@@ -25,15 +25,18 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from medfed.attacks.results import Attack, Audit
 from medfed.core.errors import MissingExtra, RunFolderError, UserError
 from medfed.engine.assembly import assemble, check_parts
+from medfed.engine.audit.audit import Effort, Progress, audit_run
+from medfed.engine.audit.subject import open_subject
 from medfed.engine.cohort import check_cohort
 from medfed.engine.comparison import Comparison, strategy_tasks
 from medfed.engine.folder import Origin, RunFolder
@@ -234,6 +237,37 @@ def predict(run_folder: FilePath, rows: FilePath | pandas.DataFrame, *, site: st
     if model.task.data.id in raw.columns:
         columns = {str(model.task.data.id): raw.columns[str(model.task.data.id)]}
     return pandas.DataFrame(columns | model.columns(scores, kept, raw.rows))
+
+
+def audit(
+    run_folder: FilePath,
+    sites: Mapping[str, SiteInput] | None = None,
+    *,
+    data: FilePath | None = None,
+    attacks: Sequence[Attack] = tuple(Attack),
+    effort: Effort = Effort(),  # noqa: B008 - frozen
+    pictures: bool = False,
+    progress: Progress | None = None,
+) -> Audit:
+    """Attack a finished run as a curious coordinator could; writes ``audit.json`` and ``audit.html`` into its folder.
+
+    sites, data: its rows, where the run's own data folder does not have them (see :func:`build`). pictures: also write
+    the images that were reconstructed, which are of training records, into ``audit-pictures.html``. An audit that was
+    interrupted goes on. Raises RunFolderError, UserError, DataError, TaskError.
+    """
+    from medfed.report.audit_page import write_audit
+
+    subject = open_subject(Path(run_folder), sites, Path(data) if data is not None else None)
+    check_parts(subject.task, tuple(subject.tables))
+    found = audit_run(subject, attacks, effort, simulation_key(), progress=progress or _unseen)
+    subject.folder.write_json("audit.json", asdict(found.audit))
+    write_audit(subject.folder.path, found.pictures if pictures else ())
+    _report(subject.folder.path)
+    return found.audit
+
+
+def _unseen(attack: Attack, done: int, of: int) -> None:
+    """Show no progress."""
 
 
 def simulation_key() -> SigningKey:

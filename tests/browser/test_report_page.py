@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "report"))
 
+from audits import LOUD
 from report_folders import Kind, compare_folder, run_folder
 
 from medfed.report import write_report
+from medfed.report.audit_page import write_audit
 
 CHROMIUM, DRIVER = shutil.which("chromium"), "/usr/bin/chromedriver"
 pytestmark = [
@@ -39,7 +42,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "evil": run_folder(made / "evil", Kind(sites=EVIL, rounds=3)),
         "comparison": compare_folder(made / "comparison", ("local", "pooled", "fedavg"), rounds=3),
     }
-    return {name: write_report(folder) for name, folder in folders.items()}
+    (folders["run"] / "audit.json").write_text(json.dumps(asdict(LOUD)))
+    return {"audit": write_audit(folders["run"])} | {name: write_report(folder) for name, folder in folders.items()}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,7 @@ def requests(browser: Any) -> set[str]:
 NAMES = ("run", "single", "forty", "evil", "comparison")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "audit"])
 @pytest.mark.parametrize("width", [375, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_loads_nothing_and_complains_of_nothing(

@@ -28,7 +28,7 @@ def test_help_loads_nothing_heavy() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "LOADED []" in ended.stdout
-    for command in ("demo", "run", "compare", "train", "check", "predict", "ledger", "data", "doctor"):
+    for command in ("demo", "run", "compare", "train", "check", "predict", "audit", "ledger", "data", "doctor"):
         assert command in ended.stdout
 
 

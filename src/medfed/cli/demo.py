@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medfed.cli.options import Json, Output, Quiet
+from medfed.core.errors import RunFolderError
+from medfed.core.files import write_atomically
+
+if TYPE_CHECKING:
+    import pandas
 
 TASK = {
     "name": "breast cancer",
@@ -56,9 +62,21 @@ def demo(
     from medfed.data.partition import breast_cancer_hospitals
 
     strategies = ["local", "pooled", "fedavg", {"name": "fedprox", "mu": 0.1}, "scaffold"]
-    task = api.read_task(TASK | {"compare": {"strategies": strategies}})
-    folder = output or api.new_output(task)
     hospitals = breast_cancer_hospitals(SEED)
+    sites = {name: {"data": f"{name}.csv"} for name in hospitals}
+    task = api.read_task(TASK | {"sites": sites, "compare": {"strategies": strategies}})
+    folder = output or api.new_output(task)
+    _write_rows(hospitals, folder / "data")
     with Watchers(quiet=quiet, as_json=as_json) as watchers:
-        comparison = api.compare(task, hospitals, output=folder, observer=watchers)
+        comparison = api.compare(task, data=folder / "data", output=folder, observer=watchers)
     announce_comparison(comparison, quiet=quiet, as_json=as_json)
+
+
+def _write_rows(hospitals: dict[str, pandas.DataFrame], folder: Path) -> None:
+    """A CSV file for each hospital, so that its runs can be resumed and audited. Raises RunFolderError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"the folder cannot be made ({error.strerror})", where=str(folder)) from error
+    for name, frame in hospitals.items():
+        write_atomically(folder / f"{name}.csv", frame.to_csv(index=False))

@@ -17,6 +17,7 @@ from typing import NoReturn
 import typer
 
 from medfed.cli import (
+    audit,
     checking,
     coordinator,
     coordinator_admission,
@@ -48,6 +49,7 @@ app.command("run")(running.run)
 app.command("compare")(running.compare)
 app.command("train")(training.train)
 app.command("predict")(prediction.predict)
+app.command("audit")(audit.audit)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(ledger.app, name="ledger")

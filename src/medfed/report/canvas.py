@@ -7,6 +7,7 @@ figure serves the light theme, the dark one and paper.
 from __future__ import annotations
 
 import io
+import math
 import re
 import unicodedata
 import warnings
@@ -235,7 +236,36 @@ def roc_panel(traces: tuple[Trace, ...], *, name: str, alt: str) -> Markup:
     return drawn[0]
 
 
-def dot_panel(rows: tuple[str, ...], series: tuple[Dots, ...], *, name: str, alt: str) -> Markup:
+def rates_panel(traces: tuple[Trace, ...], *, name: str, alt: str) -> Markup:
+    """True against false positive rates, both on logarithmic scales, with the diagonal of a guess."""
+    floor = min((x for trace in traces for x in trace.x), default=1e-3)
+    floor = min(10.0 ** math.floor(math.log10(floor)), 0.01)
+    decades = [10.0**power for power in range(round(math.log10(floor)), 1)]
+    with _drawing(name, 268.0, alt) as (figure, drawn):
+        axes = figure.add_axes((0.2, 0.14, 0.73, 0.83))
+        _frame(axes)
+        axes.grid(color=GRID, linewidth=0.8)
+        axes.set(xscale="log", yscale="log", xlim=(floor, 1.05), ylim=(floor, 1.05))
+        axes.plot((floor, 1), (floor, 1), color=SOFT, linewidth=0.9, linestyle=(0, (3, 3)))
+        for trace in traces:
+            shown = tuple(max(y, floor) if y is not None else None for y in trace.y)
+            _draw_trace(axes, Trace(trace.x, shown, trace.stroke))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks(decades, [f"{100 * decade:g} %" for decade in decades])
+            axis.set_ticks([], minor=True)
+        axes.set_xlabel("outsiders accused", fontsize=10, labelpad=2)
+        axes.set_ylabel("members named", fontsize=10, labelpad=2)
+    return drawn[0]
+
+
+def dot_panel(
+    rows: tuple[str, ...],
+    series: tuple[Dots, ...],
+    *,
+    name: str,
+    alt: str,
+    limits: tuple[float, float] | None = None,
+) -> Markup:
     """A forest plot: a row per label, in it a dot per series one below the other, intervals as whiskers."""
     from matplotlib.ticker import MaxNLocator
 
@@ -262,7 +292,7 @@ def dot_panel(rows: tuple[str, ...], series: tuple[Dots, ...], *, name: str, alt
         axes.xaxis.set_major_formatter(_tick_label)
         axes.tick_params(axis="x", labeltop=tall, top=tall)
         ends = [x for one in series for dot in one.dots for x in (dot.value, *(dot.interval or ()))]
-        axes.set_xlim(*(_padded(ends) if ends else (0.0, 1.0)))
+        axes.set_xlim(*(limits or (_padded(ends) if ends else (0.0, 1.0))))
     return drawn[0]
 
 

@@ -28,7 +28,8 @@ def write_report(folder: Path) -> Path:
 
 def write_page_of(run: RunFolder, folder: Path) -> Path:
     """Write the report of a run that was read from that folder."""
-    page = run_page(run, compared=is_comparison(folder.resolve().parent))
+    audited = (folder / "audit.html").is_file()
+    page = run_page(run, compared=is_comparison(folder.resolve().parent), audited=audited)
     return _written(folder, templates().get_template("run.html.j2").render(page=page))
 
 

@@ -32,7 +32,7 @@ class RunPage:
 
     sites: the hospitals that have a line of their own; hidden: how many more there are. split: the one measured while
     training. refusals, absences: the first of them, with how many follow. compared: whether the run is part of a
-    comparison.
+    comparison. audited: whether there is a page of its privacy check.
     """
 
     run: RunFolder
@@ -57,10 +57,11 @@ class RunPage:
     more_absences: int
     ledgers: tuple[Ledger, ...]
     compared: bool
+    audited: bool
     few: bool
 
 
-def run_page(run: RunFolder, *, compared: bool) -> RunPage:
+def run_page(run: RunFolder, *, compared: bool, audited: bool = False) -> RunPage:
     """Gather what a run's report shows."""
     followed = monitored(run)
     split, main = followed or (None, None)
@@ -94,6 +95,7 @@ def run_page(run: RunFolder, *, compared: bool) -> RunPage:
         more_absences=max(len(absences) - MOST_LINES, 0),
         ledgers=tuple(ledger for ledger in run.ledgers if ledger.party in own_line),
         compared=compared,
+        audited=audited,
         few=len(run.sites) <= FEW_SITES,
     )
 
