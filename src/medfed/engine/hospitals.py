@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,6 +13,7 @@ from medfed.algorithms import ALGORITHMS
 from medfed.core.errors import TaskError, UserError
 from medfed.data.arrays import ArrayData, load_arrays
 from medfed.data.connectors import CONNECTORS
+from medfed.data.division import divided, site_names
 from medfed.data.frames import raw_from_frame
 from medfed.data.raw import RawTable
 from medfed.data.table import SiteTable, load_table
@@ -21,7 +22,7 @@ from medfed.engine.rows import RowsCache
 from medfed.engine.simulation import SimulatedSite
 from medfed.spec.loading import TaskFile, load_policy
 from medfed.spec.policy import Policy
-from medfed.spec.task import BASELINES, SiteEntry
+from medfed.spec.task import BASELINES, Partition, SiteEntry
 
 if TYPE_CHECKING:
     import pandas
@@ -69,6 +70,8 @@ def _sites(task: TaskFile, data: Path, given: Mapping[str, SiteInput] | None) ->
             site: SimulatedSite(partial(_table, task, site, rows), permissive, PERMISSIVE)
             for site, rows in given.items()
         }
+    if task.spec.partition is not None:
+        return _divided(task, data, task.spec.partition)
     entries = task.spec.sites or _folders(task, data)
     hospitals = {}
     for site, entry in entries.items():
@@ -81,9 +84,41 @@ def _sites(task: TaskFile, data: Path, given: Mapping[str, SiteInput] | None) ->
     return hospitals
 
 
+def _divided(task: TaskFile, data: Path, partition: Partition) -> dict[str, SimulatedSite]:
+    """The sites of one data set, which is read when the first of them is loaded."""
+    whole = _Whole(task, _below(task, data, partition.data, "partition", "data"), partition)
+    permissive = Policy.permissive()
+    return {
+        site: SimulatedSite(partial(whole.table, site), permissive, PERMISSIVE) for site in site_names(partition.sites)
+    }
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """One data set, and its parts by site."""
+
+    task: TaskFile
+    path: Path
+    partition: Partition
+
+    @cached_property
+    def _parts(self) -> dict[str, RawTable]:
+        spec = self.task.spec
+        return divided(read_raw(self.task, self.path, "partition"), spec.data, self.partition, spec.seed)
+
+    def table(self, site: str) -> SiteTable:
+        spec = self.task.spec
+        return load_table(spec.data, spec.task_type, site, self._parts[site], spec.seed)
+
+
 def missing_files(task: TaskFile, data: Path) -> list[TaskError]:
     """The files of the task's sites that are not below the data folder. Raises TaskError for a bad policy file."""
     missing = []
+    if task.spec.partition is not None:
+        try:
+            _below(task, data, task.spec.partition.data, "partition", "data")
+        except TaskError as error:
+            missing.append(error)
     for site, entry in task.spec.sites.items():
         for key, path in (("data", entry.data), ("policy", entry.policy)):
             try:

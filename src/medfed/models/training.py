@@ -72,12 +72,14 @@ def train(
     generator: Callable[[int], np.random.Generator],
     transform: GradientTransform | None = None,
     private: PrivateGradients | None = None,
+    augment: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Session:
     """Train from the network's present weights for the task's local epochs or updates.
 
     Each update: the batch's mean gradient, ``transform``, clipping to ``clip_norm``, then the optimizer's step. Under
     ``precision: bfloat16`` the forward pass is computed in it, and all else in float32. ``private`` draws the batches
-    and forms their gradients instead, from the rows' own losses; what follows is then post-processing.
+    and forms their gradients instead, from the rows' own losses; what follows is then post-processing. ``augment``
+    varies each batch's inputs, row by row.
     Raises DataError where there are no rows, or the weights are no longer finite.
     """
     import torch
@@ -97,6 +99,8 @@ def train(
         for batch, after in islice(visited, updates):
             index = torch.from_numpy(batch)  # a batch of its own memory: a view's alignment would change the last bits
             inputs, truth = features.index_select(0, index), targets.index_select(0, index)
+            if augment is not None:
+                inputs = augment(inputs)
             if private is None:
                 value = loss(forward(inputs), truth)
                 network.gradient.zero_()
