@@ -45,7 +45,7 @@ class Findings:
     label or of a feature. missing: column → rows without a value, before any were dropped. read: rows before
     any were dropped. ignored: columns that the task does not use. suspects: undeclared columns that look like
     identifiers or dates. unreadable: files of images that were left out. in_several_splits: patients whose rows a split
-    column puts into more than one.
+    column puts into more than one. elsewhere: patients whose ids another simulated site has too.
     """
 
     read: Tally
@@ -58,3 +58,4 @@ class Findings:
     duplicates_kept: bool = False
     unreadable: Tally = NONE
     in_several_splits: int = 0
+    elsewhere: int = 0

@@ -29,10 +29,11 @@ def patients_of_rows(texts: dict[str, Texts], data: DataSpec, place: Place) -> T
     return objects(names)
 
 
-def named_patients(values: Texts, column: str, place: Place) -> Texts:
-    """The ids of a column. Raises DataError where a row has none."""
+def named_patients(values: Texts, column: str, place: Place, used: NDArray[np.bool_] | None = None) -> Texts:
+    """The ids of a column. Raises DataError where a row has none; where one of those used has, if some are not."""
     ids = objects([None if v is None else v.strip() for v in values.tolist()])
-    if (unnamed := absent(ids, Kind.CATEGORICAL)).any():
+    unnamed = absent(ids, Kind.CATEGORICAL)
+    if (unnamed := unnamed if used is None else unnamed & used).any():
         raise place.error(column, "no patient id", "give every row the id of its patient", unnamed)
     return ids
 

@@ -21,10 +21,10 @@ class NoImage(Unreadable):
 
 
 def prepare() -> None:
-    """Import what takes memory before memory is limited, as far as it is installed."""
+    """Import what most files need before memory is limited, as far as it is installed."""
     import contextlib
 
-    for name in ("pydicom.pixels", "pydicom.pixels.decoders", "PIL.PngImagePlugin", "PIL.JpegImagePlugin", "nibabel"):
+    for name in ("pydicom.pixels.decoders", "PIL.PngImagePlugin", "PIL.JpegImagePlugin"):
         with contextlib.suppress(ImportError):
             __import__(name)
 

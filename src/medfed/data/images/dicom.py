@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_color_lut, apply_modality_lut, iter_pixels
+from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 from pydicom.uid import UID
 
 from medfed.data.images.decoding import NoImage
@@ -42,7 +42,7 @@ def header(path: str) -> Header:
     """What the file says of its image. Raises Unreadable, NoImage, and whatever pydicom raises."""
     ds = _read(path, specific_tags=_DESCRIBED, stop_before_pixels=True)
     if "Rows" not in ds or "Columns" not in ds:
-        raise NoImage("a DICOM file without an image")
+        raise _without_image(ds)
     frames = _frames(ds)
     check_shape((frames, int(ds.Rows), int(ds.Columns)))
     return Header(
@@ -62,7 +62,7 @@ def pixels(order: Order) -> NDArray[np.float32]:
     """One frame as (channels, rows, columns), or all as (channels, frames, rows, columns). Raises as above."""
     ds = _read(order.path)
     if not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & set(ds.dir("PixelData")):
-        raise NoImage("a DICOM file without an image")
+        raise _without_image(ds)
     samples = int(ds.get("SamplesPerPixel") or 1)
     if not 1 <= samples <= 4 or not 1 <= int(ds.BitsAllocated) <= _MOST_BITS:
         raise Unreadable("samples or bits that no image has")
@@ -79,6 +79,14 @@ def pixels(order: Order) -> NDArray[np.float32]:
     return found[0] if order.frame is not None or frames == 1 else np.stack(found, axis=1)
 
 
+def _without_image(ds: Dataset) -> Unreadable:
+    """A file that holds none by its class, such as a report; or one that has lost what it held."""
+    kind = UID(str(ds.file_meta.get("MediaStorageSOPClassUID", "")))
+    if kind.is_private or kind.name == kind or "Image" in kind.name:
+        return Unreadable("a DICOM file that has lost its image")
+    return NoImage("a DICOM file of a kind that holds no image")
+
+
 def _read(path: str, **options: Any) -> Dataset:
     try:
         return dcmread(path, **options)
@@ -87,8 +95,9 @@ def _read(path: str, **options: Any) -> Dataset:
 
 
 def _each_frame(ds: Dataset, order: Order) -> Iterator[NDArray[np.float32]]:
-    indices = None if order.frame is None else [order.frame]
-    for index, frame in enumerate(iter_pixels(ds, indices=indices)):
+    several = order.frame is None and _frames(ds) > 1
+    array = pixel_array(ds, index=order.frame)  # not iter_pixels, which fails where a sign has to be corrected
+    for index, frame in enumerate(array if several else array[None]):
         if frame.ndim == 3:
             yield np.moveaxis(frame, -1, 0).astype(np.float32)
         elif ds.PhotometricInterpretation == "PALETTE COLOR":

@@ -67,6 +67,20 @@ def load_pictures(pictures: Pictures, images: ImageSpec, where: str) -> Loaded:
     return Loaded(array[: len(kept)], np.array(kept, dtype=np.int64), tuple(digests), tuple(unread))
 
 
+def tried(pictures: Pictures) -> tuple[Unread, ...]:
+    """The files that give no image, after every one was read."""
+    unread = list(pictures.unread)
+    try:
+        for picture in pictures.each:
+            try:
+                picture.pixels()
+            except Unreadable as error:
+                unread.append(Unread(picture.name, error.reason))
+    finally:
+        pictures.close()
+    return tuple(unread)
+
+
 def check_share(unread: Sequence[Unread], read: int, allowed: float, where: str) -> None:
     """Raise DataError where more than this share of the files cannot be read. It counts reasons, and names no file."""
     amiss = [each for each in unread if not each.ignored]

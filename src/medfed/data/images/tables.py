@@ -43,11 +43,11 @@ def load_images(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: 
             where=f"{where}, column {label.column!r}",
             remedy="check that the label table's keys are those of the images",
         )
+    ids = _ids(raw, data, place, ~unlabelled)
     labelled = np.flatnonzero(~unlabelled)
     chosen = replace(pictures, each=tuple(pictures.each[row] for row in labelled.tolist()))
     loaded = load_pictures(chosen, data.images, where)
     rows = labelled[loaded.kept]
-    ids = _ids(raw, data, place)
     splits = given_splits(raw.columns[data.split.column], data.split.column, place) if data.split.column else None
     patients = objects(list(loaded.digests)) if ids is None else ids[rows]
     table = SiteTable(
@@ -83,10 +83,10 @@ def _refuse_columns(data: DataSpec, where: str) -> None:
         )
 
 
-def _ids(raw: RawTable, data: DataSpec, place: Place) -> Texts | None:
+def _ids(raw: RawTable, data: DataSpec, place: Place, used: NDArray[np.bool_]) -> Texts | None:
     if data.id is None:
         return None
-    return named_patients(with_missing(raw.columns[data.id], data.missing.markers), data.id, place)
+    return named_patients(with_missing(raw.columns[data.id], data.missing.markers), data.id, place, used)
 
 
 def _repeated(
