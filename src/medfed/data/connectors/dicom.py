@@ -34,7 +34,7 @@ from medfed.data.raw import Picture, Pictures, RawTable, Unread, Unreadable
 from medfed.spec.task import DataSpec
 
 REQUIRES = ("imaging",)
-IMPORTS = ("pydicom",)
+IMPORTS = ("pydicom", "gdcm", "pylibjpeg", "openjpeg", "rle", "nibabel")
 
 _OPTIONS = {"read": "images", "window": "file", "table": "labels.csv", "key": "patient", "by": "patient"}
 _BY = ("patient", "study", "series", "file", "name")

@@ -56,6 +56,11 @@ def _answered(order: Order) -> tuple[dict[str, Any], NDArray[np.float32] | None]
         return {"reason": none.reason, "ignored": True}, None
     except Unreadable as unreadable:
         return {"reason": unreadable.reason, "ignored": False}, None
+    except ImportError:
+        return {
+            "reason": "needs a package that is not installed: pip install 'medfed[imaging]'",
+            "ignored": False,
+        }, None
     except MemoryError:
         return {"reason": "needs more memory than one image may take", "ignored": False}, None
     except RecursionError:

@@ -7,7 +7,9 @@ everywhere. Colours become RGB (YBR and palettes too).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -60,7 +62,7 @@ def header(path: str) -> Header:
 
 def pixels(order: Order) -> NDArray[np.float32]:
     """One frame as (channels, rows, columns), or all as (channels, frames, rows, columns). Raises as above."""
-    ds = _read(order.path)
+    ds = _read_whole(order.path, os.stat(order.path).st_mtime_ns)  # noqa: PTH116
     if not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & set(ds.dir("PixelData")):
         raise _without_image(ds)
     samples = int(ds.get("SamplesPerPixel") or 1)
@@ -85,6 +87,12 @@ def _without_image(ds: Dataset) -> Unreadable:
     if kind.is_private or kind.name == kind or "Image" in kind.name:
         return Unreadable("a DICOM file that has lost its image")
     return NoImage("a DICOM file of a kind that holds no image")
+
+
+@lru_cache(maxsize=1)
+def _read_whole(path: str, _modified: int) -> Dataset:
+    """The file, kept while one frame after the other is asked for."""
+    return _read(path)
 
 
 def _read(path: str, **options: Any) -> Dataset:

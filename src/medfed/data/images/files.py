@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,6 @@ from medfed.data.images.limits import LARGEST_FILE
 from medfed.data.images.wire import Order, Window
 from medfed.data.raw import Unreadable
 from medfed.spec.task import DataSpec
-
-_CHUNK = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,16 +43,20 @@ class FilePicture:
 
 def content_digest(path: Path) -> bytes:
     """SHA-256 of a file's content. Raises Unreadable."""
-    hashed = hashlib.sha256()
     try:
-        with path.open("rb") as stream:
-            if os.fstat(stream.fileno()).st_size > LARGEST_FILE:
-                raise Unreadable(f"a file of more than {LARGEST_FILE // 2**30} GiB")
-            while chunk := stream.read(_CHUNK):
-                hashed.update(chunk)
+        about = path.stat()
+        if about.st_size > LARGEST_FILE:
+            raise Unreadable(f"a file of more than {LARGEST_FILE // 2**30} GiB")
+        return _hashed(path, about.st_size, about.st_mtime_ns)
     except OSError as error:
         raise Unreadable(f"cannot be read ({error.strerror})") from None
-    return hashed.digest()
+
+
+@lru_cache(maxsize=1)
+def _hashed(path: Path, _size: int, _modified: int) -> bytes:
+    """The digest, kept while one frame after the other is asked about."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def files_below(folder: Path, where: str) -> Iterator[Path]:

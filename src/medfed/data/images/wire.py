@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medfed.data.images.limits import check_shape
+from medfed.data.images.limits import LARGEST_SIDE, check_shape
 from medfed.data.raw import Unreadable
 
 LONGEST_LINE = 2**16
@@ -116,6 +116,6 @@ def header_of(line: Any) -> Header:
         raise Broken
     if not all(isinstance(each, list) and all(type(n) in (int, float) for n in each) for each in numbers):
         raise Broken
-    if type(header.frames) is not int or type(header.instance) is not int:
+    if type(header.frames) is not int or type(header.instance) is not int or not 1 <= header.frames <= LARGEST_SIDE:
         raise Broken
     return Header(**{**line, **{name: tuple(line[name]) for name in ("position", "orientation", "shape")}})
