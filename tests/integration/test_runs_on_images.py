@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.unit.data.image_files import write_picture
 
-import medfed
+import medfed.api
 from medfed.core.errors import DataError
 from medfed.data.splits import assign_splits
 
@@ -165,3 +165,41 @@ def test_pneumonia_divided_by_label_over_four_sites_is_learnt(tmp_path):
     medfed.run(asked, data=PNEUMONIA, output=tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["metrics"]["test"]["federated"]["auc"]["value"] > 0.88
+
+
+def test_the_command_lists_what_cannot_be_read(tmp_path, capsys):
+    from medfed.cli.main import app
+
+    folders(tmp_path, ["North", "South"], rows=4)
+    (tmp_path / "South" / "ill" / "Köln.png").write_bytes(b"nothing")
+    (tmp_path / "task.yaml").write_text(json.dumps(on_folders()))
+    app(args=["data", "unreadable", str(tmp_path / "task.yaml")], standalone_mode=False)
+    told = capsys.readouterr().out
+    assert "South: ill/Köln.png: neither PNG nor JPEG" in told
+    assert "1 file cannot be read" in told
+
+
+DATASET = """
+contact: the office
+datasets:
+  default: {connector: image_folder, path: pictures, label: class}
+"""
+
+
+def test_a_deployed_site_reads_its_own_pictures_by_its_own_connector(tmp_path, capsys):
+    from medfed.cli.site_running import check
+    from medfed.engine.deployed.cohorts import table_of
+    from medfed.engine.deployed.folders import SiteFolder
+    from medfed.spec.site import load_site
+
+    folders(tmp_path, ["pictures"], rows=8)
+    (tmp_path / "pictures" / "ill" / "broken.png").write_bytes(b"nothing")
+    (tmp_path / "identity.json").write_text('{"site": "North"}')
+    (tmp_path / "site.yaml").write_text(DATASET)
+    check(tmp_path)
+    assert "  ill/broken.png: neither PNG nor JPEG" in capsys.readouterr().out
+    asked = on_folders(max_unreadable=0.2)
+    asked["data"]["connector"] = {"name": "image_folder", "table": "/etc/passwd"}  # what a task may not decide
+    folder = SiteFolder.open(tmp_path)
+    table = table_of(folder, load_site(folder.settings), medfed.api.read_task(asked))
+    assert table.rows() == 8 and table.columns["image"].shape[1:] == (1, 8, 8)

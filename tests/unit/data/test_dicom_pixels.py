@@ -70,6 +70,20 @@ def test_every_file_that_pydicom_ships_is_read_as_pydicom_reads_it_or_refused_wi
 
 
 @pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("MR_truncated.dcm", "it ends before its last pixel"),
+        ("JPGExtended.dcm", "cannot be decoded (JPEG Extended (Process 2 and 4))"),
+        ("badVR.dcm", "damaged (ValueError)"),
+    ],
+)
+def test_reasons_say_what_is_the_matter(guard, name, reason):
+    with pytest.raises(Unreadable) as caught:
+        pixels(guard, SHIPPED / name)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
     ("name", "syntax"),
     [
         ("SC_rgb_jpeg_gdcm.dcm", "JPEG Lossless"),

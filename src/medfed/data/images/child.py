@@ -58,7 +58,7 @@ def _answered(order: Order) -> tuple[dict[str, Any], NDArray[np.float32] | None]
         return {"reason": unreadable.reason, "ignored": False}, None
     except ImportError:
         return {
-            "reason": "needs a package that is not installed: pip install 'medfed[imaging]'",
+            "reason": "needs the extra imaging: pip install 'medfed[imaging]'",
             "ignored": False,
         }, None
     except MemoryError:

@@ -18,6 +18,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import UID
 
 from medfed.data.images.decoding import NoImage
@@ -74,6 +75,9 @@ def pixels(order: Order) -> NDArray[np.float32]:
     check_shape((colours, count, int(ds.Rows), int(ds.Columns)))
     if order.frame is not None and not 0 <= order.frame < frames:
         raise Unreadable("it has fewer frames than it said")
+    plain = "PixelData" in ds and not ds.file_meta.TransferSyntaxUID.is_encapsulated
+    if plain and len(ds.PixelData) < get_expected_length(ds):
+        raise Unreadable("it ends before its last pixel")
     try:
         found = list(_each_frame(ds, order))
     except (RuntimeError, NotImplementedError):  # what pydicom raises where no decoder takes it

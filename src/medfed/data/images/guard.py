@@ -75,14 +75,12 @@ class Guard:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
-            root = str(Path(medfed.__file__).parent.parent)
-            path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, and numbers
                 [sys.executable, "-P", "-m", "medfed.data.images.child", *self._limits],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
+                env=_environment(),
             )
             self._end = weakref.finalize(self, _end_process, self._process)
         return self._process
@@ -100,6 +98,14 @@ class Guard:
         if code == -signal.SIGALRM:
             return f"takes longer than {self._seconds:g} seconds"
         return "damaged: decoding it failed altogether"
+
+
+def _environment() -> dict[str, str]:
+    """What the process may know of this one's environment, in which secrets may stand: where programs are."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
+    root = str(Path(medfed.__file__).parent.parent)
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    return {**kept, **_ONE_THREAD, "PYTHONPATH": path}
 
 
 def _end_process(process: subprocess.Popen[bytes]) -> None:
