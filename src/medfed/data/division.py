@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medfed.core.errors import DataError
 from medfed.core.rng import generator
 from medfed.data.columns import require_columns
-from medfed.data.kinds import Texts, level
+from medfed.data.kinds import level
 from medfed.data.raw import RawTable
-from medfed.data.splits import largest_remainder, positions
+from medfed.data.splits import class_of_patients, largest_remainder, positions
 from medfed.spec.task import DataSpec, Partition
 
 _ATTEMPTS = 1000
@@ -26,32 +26,17 @@ def divided(raw: RawTable, data: DataSpec, partition: Partition, seed: int) -> d
     ones under ``even``). Without ``data.id`` each row is a patient. Raises DataError where no draw leaves every site
     the least number of patients.
     """
-    by_label = partition.by == "label" and data.label is not None
-    require_columns(tuple(filter(None, (data.id, data.label.column if by_label and data.label else None))), raw, "")
-    ids = raw.columns[data.id] if data.id is not None else np.arange(raw.rows).astype(str).astype(object)
-    labels = raw.columns[data.label.column] if by_label and data.label else np.full(raw.rows, None, dtype=object)
-    groups = _groups(ids, labels, seed)
-    patients = sum(map(len, groups))
-    shares = np.full(partition.sites, 1 / partition.sites)
-    for attempt in range(_ATTEMPTS):
+    patients, labels = _patients(raw, data), _labels(raw, data, partition)
+    groups = _groups(patients, labels, seed)
+    for attempt in range(1 if partition.by == "even" else _ATTEMPTS):
         draw = generator(seed, "partition", attempt)
-        home: dict[str | None, int] = {}
-        for group in groups:
-            if partition.by != "even":
-                shares = draw.dirichlet(np.full(partition.sites, partition.alpha))
-            home |= dict(
-                zip(
-                    group,
-                    np.repeat(np.arange(partition.sites), largest_remainder(len(group), shares)).tolist(),
-                    strict=True,
-                )
-            )
+        home = {patient: site for group in groups for patient, site in _cut(group, partition, draw)}
         if np.bincount(list(home.values()), minlength=partition.sites).min() >= partition.minimum:
-            return _parts(raw, np.array([home[patient] for patient in ids.tolist()]), partition.sites)
-        if partition.by == "even":
-            break
+            homes = np.array([home[patient] for patient in patients])
+            names = enumerate(site_names(partition.sites))
+            return {name: raw.where(np.flatnonzero(homes == index)) for index, name in names}
     raise DataError(
-        f"{patients} patients cannot be divided over {partition.sites} sites with {partition.minimum} at each",
+        f"{len(set(patients))} patients cannot be divided over {partition.sites} sites with {partition.minimum} at each",
         where=raw.source,
         remedy="lower partition.sites or partition.minimum, or raise partition.alpha",
     )
@@ -63,17 +48,34 @@ def site_names(count: int) -> list[str]:
     return [f"site-{number:0{width}d}" for number in range(1, count + 1)]
 
 
-def _parts(raw: RawTable, home: NDArray[np.int64], sites: int) -> dict[str, RawTable]:
-    return {name: raw.where(np.flatnonzero(home == index)) for index, name in enumerate(site_names(sites))}
+def _patients(raw: RawTable, data: DataSpec) -> list[str]:
+    if data.id is None:
+        return [str(row) for row in range(raw.rows)]
+    require_columns((data.id,), raw, "partition")
+    return ["" if value is None else value.strip() for value in raw.columns[data.id].tolist()]
 
 
-def _groups(ids: Texts, labels: Texts, seed: int) -> list[list[str | None]]:
+def _labels(raw: RawTable, data: DataSpec, partition: Partition) -> list[str]:
+    if partition.by != "label" or data.label is None:
+        return [""] * raw.rows
+    require_columns((data.label.column,), raw, "partition")
+    return ["" if value is None else level(value) for value in raw.columns[data.label.column].tolist()]
+
+
+def _groups(patients: list[str], labels: list[str], seed: int) -> list[list[str]]:
     """The patients of each class, in the order of their hashes."""
-    counts: defaultdict[str | None, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for patient, label in zip(ids.tolist(), labels.tolist(), strict=True):
-        counts[patient]["" if label is None else level(label)] += 1
-    place = positions(seed, {patient or "" for patient in counts}, "partition")
-    members: defaultdict[str, list[str | None]] = defaultdict(list)
-    for patient in sorted(counts, key=lambda each: (place[each or ""], each or "")):
-        members[max(counts[patient], key=lambda name: (counts[patient][name], name))].append(patient)
+    place = positions(seed, set(patients), "partition")
+    members: defaultdict[str, list[str]] = defaultdict(list)
+    class_of = class_of_patients(patients, labels)
+    for patient in sorted(class_of, key=lambda each: (place[each], each)):
+        members[class_of[patient]].append(patient)
     return [members[name] for name in sorted(members)]
+
+
+def _cut(group: list[str], partition: Partition, draw: np.random.Generator) -> Iterator[tuple[str, int]]:
+    """Each patient of a class, and the index of its site."""
+    shares = np.full(partition.sites, 1 / partition.sites)
+    if partition.by != "even":
+        shares = draw.dirichlet(np.full(partition.sites, partition.alpha))
+    parts = np.repeat(np.arange(partition.sites), largest_remainder(len(group), shares))
+    return zip(group, parts.tolist(), strict=True)

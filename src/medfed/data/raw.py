@@ -64,19 +64,24 @@ class RawTable:
 
     source: where the rows came from, for messages. first_line: the line of the first row in that source,
     counted in records (a quoted line break counts for nothing). pictures: the rows' images, where they have any.
+    origin: of a part of a table, the index of each row in the whole.
     """
 
     columns: dict[str, NDArray[Any]]
     source: str
     first_line: int = 1
     pictures: Pictures | None = None
+    origin: NDArray[Any] | None = None
 
     def where(self, rows: NDArray[Any]) -> RawTable:
         """The table of the rows of these indices. Files without an image are not told of again."""
         pictures = self.pictures
         if pictures is not None:
             pictures = Pictures(tuple(pictures.each[row] for row in rows.tolist()), close=pictures.close)
-        return replace(self, columns={name: values[rows] for name, values in self.columns.items()}, pictures=pictures)
+        columns = {name: values[rows] for name, values in self.columns.items()}
+        return replace(
+            self, columns=columns, pictures=pictures, origin=rows if self.origin is None else self.origin[rows]
+        )
 
     @property
     def rows(self) -> int:
@@ -85,4 +90,4 @@ class RawTable:
 
     def line(self, row: int) -> int:
         """The line in the source of a row, counted from 0."""
-        return self.first_line + row
+        return self.first_line + (row if self.origin is None else int(self.origin[row]))

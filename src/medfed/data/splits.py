@@ -36,7 +36,7 @@ def assign_splits(ids: Sequence[str], classes: Sequence[str] | None, splits: Spl
         parts = np.searchsorted(edges, np.array(list(position.values())), side="right")
         chosen = dict(zip(position, parts.tolist(), strict=True))
     else:
-        chosen = _stratified(position, _class_of_patients(ids, classes), fractions)
+        chosen = _stratified(position, class_of_patients(ids, classes), fractions)
     return np.array([chosen[patient] for patient in ids], dtype=np.int8)
 
 
@@ -52,7 +52,8 @@ def _position(keyed: hashlib.blake2b, patient: str) -> float:
     return (int.from_bytes(keyed.digest(), "little") >> 11) * 2.0**-53
 
 
-def _class_of_patients(ids: Sequence[str], classes: Sequence[str]) -> dict[str, str]:
+def class_of_patients(ids: Sequence[str], classes: Sequence[str]) -> dict[str, str]:
+    """Each patient's class: that of most of its rows, ties to the later in order."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for patient, name in zip(ids, classes, strict=True):
         counts[patient][name] += 1
