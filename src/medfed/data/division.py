@@ -36,7 +36,7 @@ def divided(raw: RawTable, data: DataSpec, partition: Partition, seed: int) -> d
             names = enumerate(site_names(partition.sites))
             return {name: raw.where(np.flatnonzero(homes == index)) for index, name in names}
     raise DataError(
-        f"{len(set(patients))} patients cannot be divided over {partition.sites} sites with {partition.minimum} at each",
+        f"{len(set(patients))} patients cannot be divided over {partition.sites} sites with {partition.minimum} each",
         where=raw.source,
         remedy="lower partition.sites or partition.minimum, or raise partition.alpha",
     )
