@@ -176,10 +176,11 @@ def _scores(network: Network, features: NDArray[np.float32], task_type: str) -> 
     network.module.eval()
     elements = _CONVOLVED_ELEMENTS if network.has_convolutions else _EVALUATION_ELEMENTS
     rows = min(_EVALUATION_ROWS, elements // math.prod(features.shape[1:]))
-    parts = torch.split(torch.from_numpy(features), max(rows, 1))
+    inputs = torch.from_numpy(features if len(features) else np.zeros_like(features, shape=(1, *features.shape[1:])))
+    parts = torch.split(inputs, max(rows, 1))  # no rows are scored as one that is dropped: not all layers take none
     with torch.no_grad(), one_thread():  # of copies, whose memory is aligned: a view's would change the last bits
         outputs = torch.cat([network.module(network.laid_out(part.clone())) for part in parts]).double()
-        found: NDArray[np.float64] = _scores_of(outputs, task_type).numpy()
+        found: NDArray[np.float64] = _scores_of(outputs, task_type).numpy()[: len(features)]
     return found
 
 
