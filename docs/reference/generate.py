@@ -177,7 +177,7 @@ SITE_MEANINGS = {
     "datasets": "The tables that a task may name. A task that names none means the one called `default`.",
     "datasets.*.connector.name": "How the table is read. Further keys are its options: see the [task file]"
     "(task-file.md#connectors).",
-    "datasets.*.path": "The file, or a folder with one .csv file in it: a whole path, or one below the site's folder.",
+    "datasets.*.path": "The file or folder, as the connector takes it: a whole path, or one below the site's folder.",
     "datasets.*.id": "The column of the patients' ids. A task that names another is refused. If absent, the task says.",
     "datasets.*.label": "The column to predict. A task that names another is refused. If absent, the task says.",
     "datasets.*.time_zone": "Whose clock the table's dates and times are by: a name of the IANA database, such as "
