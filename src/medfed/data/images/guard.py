@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import medfed
 from medfed.data.images.limits import MEMORY, SECONDS
 from medfed.data.images.wire import Broken, Header, Order, header_of, receive_array, receive_line, send
 from medfed.data.raw import Unreadable
+
+_ROOT = str(Path(__file__).resolve().parents[3])
+"""The folder that this package is in."""
 
 _ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -103,8 +105,7 @@ class Guard:
 def _environment() -> dict[str, str]:
     """What the process may know of this one's environment, in which secrets may stand: where programs are."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
-    root = str(Path(medfed.__file__).parent.parent)
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))
     return {**kept, **_ONE_THREAD, "PYTHONPATH": path}
 
 
