@@ -60,7 +60,8 @@ TASK_MEANINGS = {
     "each round from the seed.",
     "federation.quorum": "Sites that must answer a request, of those asked: a whole number, or a share (`1.0`: all).",
     "federation.deadline": "Seconds that a site has for one request; a later reply does not count. None if absent.",
-    "data.connector.name": "How a site's table is read. Further keys are its options: see [below](#connector-csv).",
+    "data.connector.name": "How a site's rows are read: `csv`, `npz`, `image_folder`, `dicom` (extra `imaging`). "
+    "Further keys are its options: see [below](#connectors).",
     "data.label.column": "The column to predict. Required for tables; sites given as arrays carry their targets.",
     "data.label.positive": "Values that make class 1 (`positive`) of two.",
     "data.label.negative": "With `positive`: values that make class 0 (`negative`); any other value is then an error. "
@@ -93,8 +94,22 @@ TASK_MEANINGS = {
     "data.split.seed": "Decides the splits alone; the task's `seed` if absent.",
     "data.split.column": "A column that says `train`, `validation` or `test` for each row; the shares are then not "
     "used.",
+    "data.images.channels": "1: grey, of colours their luminance; 3: colours, grey three times. As the files have it, "
+    "if absent; all images of a task have to agree.",
+    "data.images.transforms": "What is done to every image once, in order: see [below](#images).",
+    "data.images.augment": "What varies every training batch anew: see [below](#images).",
+    "data.images.max_unreadable": "The largest share of a site's files that may be left out because they cannot be "
+    "read. Beyond it the site's data are an error.",
+    "partition.data": "One data set, a path below the data folder, that is divided over simulated sites, by patient. "
+    "Not together with `sites`.",
+    "partition.sites": "How many sites: `site-1`, `site-2`, …",
+    "partition.by": "`even`: patients fall to sites alike. `quantity`: the sites' sizes are drawn from a Dirichlet "
+    "distribution of `alpha`. `label`: each class is divided by a draw of its own, so that sites differ in their "
+    "classes.",
+    "partition.alpha": "The smaller, the more the sites differ.",
+    "partition.minimum": "The least patients of a site; the draw is repeated until all have them.",
     "sites": "The hospitals by name. If empty, each folder below the data folder is one.",
-    "sites.*.data": "The site's file, or a folder with one .csv file in it; a path below the data folder.",
+    "sites.*.data": "The site's file or folder, as its connector takes it; a path below the data folder.",
     "sites.*.policy": "The site's [policy file](site-policy.md), a path below the data folder. Without one a simulated "
     "site allows everything but small counts.",
     "evaluation.every": "Rounds between two measurements; the last round is always measured.",
@@ -161,8 +176,8 @@ SITE_MEANINGS = {
     "contact": "Whom to write to or call when something is the matter: one line of text.",
     "datasets": "The tables that a task may name. A task that names none means the one called `default`.",
     "datasets.*.connector.name": "How the table is read. Further keys are its options: see the [task file]"
-    "(task-file.md#connector-csv).",
-    "datasets.*.path": "The file, or a folder with one .csv file in it: a whole path, or one below the site's folder.",
+    "(task-file.md#connectors).",
+    "datasets.*.path": "The file or folder, as the connector takes it: a whole path, or one below the site's folder.",
     "datasets.*.id": "The column of the patients' ids. A task that names another is refused. If absent, the task says.",
     "datasets.*.label": "The column to predict. A task that names another is refused. If absent, the task says.",
     "datasets.*.time_zone": "Whose clock the table's dates and times are by: a name of the IANA database, such as "
@@ -217,6 +232,8 @@ def _walk(
     each = here.get("additionalProperties") or next(iter(here.get("patternProperties", {}).values()), None)
     if isinstance(each, dict) and "properties" in _resolved(each, root):
         yield from _walk(f"{path}.*", each, root, whole, required=True)
+    elif "anyOf" in (here.get("items") or {}):
+        return  # sections of several kinds, which the page describes itself
     elif _resolved(here.get("items") or {}, root).get("additionalProperties") is False:
         yield from _walk(f"{path}.*", here["items"], root, whole, required=True)
 

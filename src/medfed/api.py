@@ -34,13 +34,14 @@ import numpy as np
 
 from medfed.attacks.results import Attack, Audit
 from medfed.core.errors import MissingExtra, RunFolderError, UserError
+from medfed.data.raw import Unread
 from medfed.engine.assembly import assemble, check_parts
 from medfed.engine.audit.audit import Effort, Progress, audit_run
 from medfed.engine.audit.subject import open_subject
 from medfed.engine.cohort import check_cohort
 from medfed.engine.comparison import Comparison, strategy_tasks
 from medfed.engine.folder import Origin, RunFolder
-from medfed.engine.hospitals import Hospitals, SiteInput, load_hospitals, missing_files, raw_rows
+from medfed.engine.hospitals import Hospitals, SiteInput, load_hospitals, missing_files, raw_rows, unread_files
 from medfed.engine.outcome import Outcome
 from medfed.engine.process import Process, RoundMetrics, RunState
 from medfed.engine.run import Observer
@@ -106,6 +107,14 @@ def check(task: Task, *, data: FilePath | None = None, overrides: Sequence[str] 
         except MissingExtra as extra:
             missing[str(extra)] = extra
     return Checked(checked, tuple(missing.values()))
+
+
+def unreadable(
+    task: Task, *, data: FilePath | None = None, overrides: Sequence[str] = ()
+) -> dict[str, tuple[Unread, ...]]:
+    """Each simulated site's files that give no image, with the reason of each. Raises TaskError, DataError."""
+    checked = read_task(task, overrides)
+    return unread_files(checked, _data_folder(checked, data))
 
 
 def build(

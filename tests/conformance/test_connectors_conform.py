@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tests.unit.data.image_files import grey, write_picture, write_slice
 
 from medfed.core.errors import DataError, MissingExtra
 from medfed.data.connectors import CONNECTORS, Connector
@@ -50,6 +52,45 @@ def test_a_file_becomes_columns_of_text(name: str, tmp_path: Path) -> None:
     }
     assert raw.rows == 2
     assert raw.source == file.name
+
+
+def archive(folder: Path) -> Path:
+    np.savez(folder / "a.npz", images=np.stack([grey(0), grey(1)]), labels=np.array([0, 1]))
+    return folder / "a.npz"
+
+
+def pictures(folder: Path) -> Path:
+    for index, name in enumerate(("well", "ill")):
+        write_picture(folder / name / "a.png", grey(index))
+    return folder
+
+
+def slices(folder: Path) -> Path:
+    for index in range(2):
+        write_slice(folder / f"{index}.dcm", grey(index).astype(np.uint16))
+    return folder
+
+
+IMAGES = {"npz": archive, "image_folder": pictures, "dicom": slices}
+"""Two grey images of 8×8 of each format that comes with the package."""
+
+
+def test_images_are_rows_that_are_read_when_asked_for(name: str, tmp_path: Path) -> None:
+    connector = connector_called(name)
+    if name not in IMAGES:
+        pytest.skip(f"no images of the format {name} are known here")
+    raw = connector(IMAGES[name](tmp_path), data_read_by(name), "Cleveland")
+    assert raw.pictures is not None
+    assert {len(values) for values in raw.columns.values()} == {2} == {len(raw.pictures.each)}
+    digests = [picture.digest() for picture in raw.pictures.each]
+    assert len(set(digests)) == 2 and {len(digest) for digest in digests} == {32}
+    assert digests == [picture.digest() for picture in raw.pictures.each]
+    found = sorted(picture.pixels().sum() for picture in raw.pictures.each)
+    assert found == sorted(float(grey(index).sum()) for index in range(2))
+    assert {picture.pixels().shape for picture in raw.pictures.each} == {(1, 8, 8)}
+    raw.pictures.close()
+    assert raw.pictures.each[0].pixels().shape == (1, 8, 8)
+    raw.pictures.close()
 
 
 @pytest.mark.parametrize("content", [None, b""], ids=["missing", "empty"])

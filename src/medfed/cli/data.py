@@ -10,7 +10,7 @@ import typer
 from medfed.cli.options import Json, print_json
 from medfed.core.errors import UserError
 
-app = typer.Typer(help="Obtain public data to try MedFed on.", no_args_is_help=True)
+app = typer.Typer(help="Obtain public data to try MedFed on, and look at a site's own.", no_args_is_help=True)
 
 _SETS = ("heart-disease",)
 
@@ -49,3 +49,33 @@ def fetch(
     for file in files:
         print(file)
     print(f"now: medfed run {target / 'task.yaml'}")
+
+
+@app.command()
+def unreadable(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="The task file.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="The folder that the task's paths are below.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the files of a task's simulated sites that give no image, each with its reason.
+
+    Every image is read for it. The names of files may tell of patients: the list is for those who hold the files.
+
+    \b
+    Examples:
+      medfed data unreadable task.yaml
+      medfed data unreadable task.yaml --data ./images --json
+    """
+    from medfed.api import unreadable as unreadable_files
+
+    found = unreadable_files(task, data=data)
+    if as_json:
+        print_json({site: [vars(each) for each in files] for site, files in found.items()})
+        return
+    for site, files in found.items():
+        for each in files:
+            print(f"{site}: {each.name}: {each.reason}{' (passed over)' if each.ignored else ''}")
+    amiss = sum(not each.ignored for files in found.values() for each in files)
+    print(f"{amiss} {'file' if amiss == 1 else 'files'} cannot be read")

@@ -49,7 +49,8 @@ def examine() -> list[Finding]:
     found = environment()
     findings = [Finding("python", sys.version_info >= (3, 11), f"{found['python']} (3.11 or newer)")]
     findings += [Finding(name, True, version) for name, version in found["packages"].items()]
-    imaging = "installed" if find_spec("monai") else "not installed (needed for image models only)"
+    whole = all(map(find_spec, ("monai", "pydicom", "gdcm", "openjpeg", "rle", "nibabel")))
+    imaging = "installed" if whole else "not installed (needed for images only)"
     findings.append(Finding("extra imaging", True, imaging))
     try:
         load_or_create_key(home() / "keys", "simulation")

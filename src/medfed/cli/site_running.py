@@ -47,7 +47,7 @@ def status(folder: SiteFolderOption = Path(), as_json: Json = False) -> None:
 
 
 def check(folder: SiteFolderOption = Path(), as_json: Json = False) -> None:
-    """Check site.yaml: its form, and that every dataset it names can be read.
+    """Check site.yaml: its form, and that every dataset it names can be read; files that give no image are listed.
 
     \b
     Examples:
@@ -56,10 +56,13 @@ def check(folder: SiteFolderOption = Path(), as_json: Json = False) -> None:
     from medfed.engine.deployed.cohorts import check_datasets
 
     found = check_datasets(folder)
-    for name, columns in found.items():
+    for name, checked in found.items():
         if as_json:
-            print_json({"dataset": name, "columns": columns})
-        else:
-            print(f"{name}: can be read, {columns} columns")
+            unread = [asdict(each) for each in checked.unread]
+            print_json({"dataset": name, "columns": checked.columns, "unread": unread})
+            continue
+        print(f"{name}: can be read, {checked.columns} columns")
+        for each in checked.unread:
+            print(f"  {each.name}: {each.reason}{' (passed over)' if each.ignored else ''}")
     if not found and not as_json:
         print("site.yaml is well formed; it declares no dataset yet")

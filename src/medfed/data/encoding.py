@@ -31,8 +31,8 @@ class Encoding(Message, wire="data.encoding"):
 
     columns, kinds, levels: the feature columns in order; the first level is the reference and has no feature.
     fill: what a missing value becomes: a number, or the index of a level; NaN where nothing is imputed.
-    standardize: ``federated``, ``site`` or ``none``. mean, scale: of each feature over the training rows,
-    float64; empty under ``none``, and under ``site`` until a site fills in its own. A scale of 0 marks a
+    standardize: ``federated``, ``site`` or ``none``. mean, scale: of each feature (of images: each channel) over the
+    training rows, float64; empty under ``none``, and under ``site`` until a site fills in its own. A scale of 0 marks a
     constant feature. features: their names (``age``, ``cp=2``, …). classes: the class names by index; empty
     for regression.
     """
@@ -55,6 +55,8 @@ class Encoding(Message, wire="data.encoding"):
     @property
     def fitted(self) -> bool:
         """Whether rows can be encoded: the standardisation, if there is one, is known."""
+        if self.is_array:
+            return self.standardize == "none" or self.scale.size > 0
         return self.standardize == "none" or self.scale.size == len(self.features)
 
 
@@ -63,13 +65,12 @@ def new_encoding(
 ) -> Encoding:
     """An encoding that neither imputes nor knows means yet."""
     names = [name for column, kind in kinds.items() for name in _feature_names(column, kind, levels.get(column, ()))]
-    is_array = Kind.ARRAY in kinds.values()
     return Encoding(
         columns=tuple(kinds),
         kinds=tuple(kinds.values()),
         levels=tuple(levels.get(column, ()) for column in kinds),
         fill=np.full(len(kinds), np.nan),
-        standardize="none" if is_array else standardize,
+        standardize=standardize,
         mean=np.empty(0),
         scale=np.empty(0),
         features=tuple(names),
@@ -95,7 +96,7 @@ def encode(table: SiteTable, encoding: Encoding, split: Split | None) -> Example
     features = (
         _standardized(design(table, encoding, split), encoding, table.site)
         if not encoding.is_array
-        else table.columns[encoding.columns[0]][mask]
+        else normalised(table.columns[encoding.columns[0]][mask], encoding, table.site)
     )
     return Examples(features, _targets(table.targets[mask], encoding, table.site))
 
@@ -108,6 +109,8 @@ def encode_rows(raw: RawTable, data: DataSpec, encoding: Encoding) -> tuple[NDAr
     does.
     """
     place = Place("new data", raw)
+    if encoding.is_array:
+        return _encode_images(raw, data, encoding, place)
     require_columns(encoding.columns, raw, place.site)
     columns = {}
     kept = np.ones(raw.rows, dtype=bool)
@@ -120,6 +123,34 @@ def encode_rows(raw: RawTable, data: DataSpec, encoding: Encoding) -> tuple[NDAr
             kept &= level_codes(columns[name], encoding.levels[index], 0.0) >= 0
     matrix = _design({name: values[kept] for name, values in columns.items()}, encoding, place.site)
     return _standardized(matrix, encoding, place.site), np.flatnonzero(kept)
+
+
+def _encode_images(
+    raw: RawTable, data: DataSpec, encoding: Encoding, place: Place
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    from medfed.data.images.loading import load_pictures
+
+    if raw.pictures is None:
+        raise DataError("the model takes images", where=f"{place.site} ({raw.source})", remedy="give images")
+    loaded = load_pictures(raw.pictures, data.images, place.site)
+    return normalised(loaded.array, encoding, place.site), loaded.kept
+
+
+def normalised(arrays: NDArray[np.float32], encoding: Encoding, where: str) -> NDArray[np.float32]:
+    """Arrays (n, channels, …) as they are, or by channel ``(x - mean) / (scale + 1e-9)``."""
+    if encoding.standardize == "none":
+        return arrays
+    if not encoding.fitted:
+        raise _unprepared(where)
+    if arrays.shape[1] != encoding.mean.size:
+        raise DataError(
+            f"the images have {arrays.shape[1]} channels here, and {encoding.mean.size} elsewhere",
+            where=where,
+            remedy="say how many the model takes: data: {images: {channels: 1}}",
+        )
+    shape = (-1, *[1] * (arrays.ndim - 2))
+    mean, scale = encoding.mean.reshape(shape), encoding.scale.reshape(shape) + _EPSILON
+    return ((arrays - mean.astype(np.float32)) / scale.astype(np.float32)).astype(np.float32)
 
 
 def design(table: SiteTable, encoding: Encoding, split: Split | None = None) -> NDArray[np.float64]:
@@ -215,11 +246,7 @@ def fit_to(encoding: Encoding, table: SiteTable) -> Encoding:
 
 def _standardized(matrix: NDArray[np.float64], encoding: Encoding, where: str) -> NDArray[np.float32]:
     if not encoding.fitted:
-        raise DataError(
-            "the mean and scale of each feature are not known yet",
-            where=where,
-            remedy="prepare the data first",
-        )
+        raise _unprepared(where)
     if encoding.standardize != "none":
         with np.errstate(over="ignore"):
             scaled = (matrix - encoding.mean) / (encoding.scale + _EPSILON)
@@ -234,6 +261,12 @@ def _standardized(matrix: NDArray[np.float64], encoding: Encoding, where: str) -
             remedy="use another unit",
         )
     return features
+
+
+def _unprepared(where: str) -> DataError:
+    return DataError(
+        "the mean and scale of each feature are not known yet", where=where, remedy="prepare the data first"
+    )
 
 
 def _targets(targets: NDArray[Any], encoding: Encoding, site: str) -> NDArray[Any]:

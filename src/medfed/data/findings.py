@@ -44,7 +44,8 @@ class Findings:
     duplicates: rows equal to another in every column. unlabelled, incomplete: rows dropped for want of a
     label or of a feature. missing: column → rows without a value, before any were dropped. read: rows before
     any were dropped. ignored: columns that the task does not use. suspects: undeclared columns that look like
-    identifiers or dates.
+    identifiers or dates. unreadable: files of images that were left out. in_several_splits: patients whose rows a split
+    column puts into more than one. elsewhere: patients whose ids another simulated site has too.
     """
 
     read: Tally
@@ -55,3 +56,6 @@ class Findings:
     ignored: tuple[str, ...] = ()
     suspects: tuple[str, ...] = ()
     duplicates_kept: bool = False
+    unreadable: Tally = NONE
+    in_several_splits: int = 0
+    elsewhere: int = 0

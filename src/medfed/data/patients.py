@@ -19,10 +19,7 @@ def patients_of_rows(texts: dict[str, Texts], data: DataSpec, place: Place) -> T
     Equal rows without ids are told apart by their count, so names do not depend on the order of rows.
     """
     if data.id:
-        ids = objects([None if v is None else v.strip() for v in texts[data.id].tolist()])
-        if (unnamed := absent(ids, Kind.CATEGORICAL)).any():
-            raise place.error(data.id, "no patient id", "give every row the id of its patient", unnamed)
-        return ids
+        return named_patients(texts[data.id], data.id, place)
     seen: dict[str, int] = {}
     names = []
     for row in zip(*place.raw.columns.values(), strict=True):
@@ -30,6 +27,21 @@ def patients_of_rows(texts: dict[str, Texts], data: DataSpec, place: Place) -> T
         seen[content] = seen.get(content, 0) + 1
         names.append(f"{content}#{seen[content]}")
     return objects(names)
+
+
+def named_patients(values: Texts, column: str, place: Place, used: NDArray[np.bool_] | None = None) -> Texts:
+    """The ids of a column. Raises DataError where a row has none; where one of those used has, if some are not."""
+    ids = objects([None if v is None else v.strip() for v in values.tolist()])
+    unnamed = absent(ids, Kind.CATEGORICAL)
+    if (unnamed := unnamed if used is None else unnamed & used).any():
+        raise place.error(column, "no patient id", "give every row the id of its patient", unnamed)
+    return ids
+
+
+def in_several_splits(ids: Texts, split: NDArray[np.int8]) -> int:
+    """How many patients have rows in more than one split."""
+    pairs = set(zip(ids.tolist(), split.tolist(), strict=True))
+    return len(pairs) - len({patient for patient, _ in pairs})
 
 
 def repeated_rows(raw: RawTable) -> NDArray[np.bool_]:

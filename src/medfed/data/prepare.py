@@ -40,6 +40,7 @@ from medfed.data.totals import (
     LARGEST_SUM,
     ColumnTotals,
     Deviations,
+    Intensities,
     feature_means,
     imputation,
     without_empty_other,
@@ -137,6 +138,21 @@ def deviations(site: SiteContext, message: Encoding) -> Deviations:
     return Deviations(len(matrix), squares)
 
 
+@step(releases=Release.SUM)
+def intensities(site: SiteContext, message: Encoding) -> Intensities:
+    """Sums over the site's training images by channel; squared deviations, where the message knows the mean."""
+    images = _images(site, message)[site.resource(SiteTable).mask(Split.TRAIN)]
+    _check_shape(site, images)
+    sums = np.zeros(images.shape[1])
+    mean = message.mean if message.mean.size else np.zeros(images.shape[1])
+    power = 2 if message.mean.size else 1
+    for image in images:
+        by_channel = image.reshape(len(image), -1).astype(np.float64)
+        sums += ((by_channel - mean[:, None]) ** power).sum(axis=1)
+    _refuse_huge(sums, LARGEST_SQUARES, message.columns * len(sums), site.site)
+    return Intensities(int(images[:, 0].size), sums)
+
+
 @step(releases=Release.SUM, reads=None)
 def adopt(site: SiteContext, message: Encoding) -> Adopted:
     """Keep the encoding; under ``standardize: site`` with the site's own mean and scale: they never leave.
@@ -144,10 +160,28 @@ def adopt(site: SiteContext, message: Encoding) -> Adopted:
     The rows that every round reads are encoded here, so that those that cannot be stop the run before it trains.
     """
     table = site.resource(SiteTable)
+    if message.is_array:
+        _check_shape(site, _images(site, message))
     site.keep(fit_to(message, table) if message.standardize == "site" else message)
     for split in dict.fromkeys((Split.TRAIN, Split(site.resource(TaskSpec).monitored_split))):
         site.examples(split)
     return Adopted(table.rows())
+
+
+def _images(site: SiteContext, encoding: Encoding) -> NDArray[Any]:
+    return site.resource(SiteTable).values(encoding.columns[0], Kind.ARRAY)
+
+
+def _check_shape(site: SiteContext, images: NDArray[Any]) -> None:
+    """Raise DataError where one input has another shape than the task says that the model takes."""
+    wanted = site.resource(TaskSpec).model.input_size
+    if wanted is not None and images.shape[1:] != wanted:
+        raise DataError(
+            f"an image has the shape {list(images.shape[1:])}, and the task's model takes {list(wanted)}",
+            where=site.site,
+            remedy="mend model.input_size ([channels, height, width]), or bring the images to it: "
+            f"data: {{images: {{channels: {wanted[0]}, transforms: [{{name: resize, size: {list(wanted[1:])}}}]}}}}",
+        )
 
 
 def _few_have(site: SiteContext, ids: NDArray[Any], missing: NDArray[np.bool_]) -> bool:
@@ -168,7 +202,7 @@ def _features_of_few(site: SiteContext, table: SiteTable, encoding: Encoding) ->
     return np.array(few, dtype=bool)
 
 
-STEPS: tuple[Step[Any, Any], ...] = (describe, report_levels, moments, deviations, adopt)
+STEPS: tuple[Step[Any, Any], ...] = (describe, report_levels, moments, deviations, intensities, adopt)
 
 
 def describe_sites(fed: Federation) -> Iterator[tuple[str, DataSheet]]:
@@ -188,8 +222,10 @@ def fit_encoding(fed: Federation, encoding: Encoding, data: DataSpec) -> Encodin
     ``standardize: federated`` mean and deviation come from two rounds of sums. Raises DataError where sites
     do not fit together.
     """
+    if encoding.is_array:
+        return _fit_to_images(fed, encoding) if encoding.standardize == "federated" else encoding
     imputes, standardizes = data.missing.strategy == "impute", encoding.standardize == "federated"
-    if encoding.is_array or not (imputes or standardizes or any(OTHER in known for known in encoding.levels)):
+    if not (imputes or standardizes or any(OTHER in known for known in encoding.levels)):
         return encoding
     totals = fed.sum(moments, encoding)
     if totals.rows == 0:
@@ -202,6 +238,16 @@ def fit_encoding(fed: Federation, encoding: Encoding, data: DataSpec) -> Encodin
     encoding = replace(encoding, mean=feature_means(encoding, totals))
     total = fed.sum(deviations, encoding)
     return replace(encoding, scale=spread(total.rows, total.squares, encoding.mean))
+
+
+def _fit_to_images(fed: Federation, encoding: Encoding) -> Encoding:
+    """The encoding with mean and standard deviation of each channel over all sites' training images."""
+    totals = fed.sum(intensities, encoding)
+    if totals.values == 0:
+        raise DataError("no site has training images", remedy="raise data.split.train")
+    encoding = replace(encoding, mean=totals.sums / totals.values)
+    total = fed.sum(intensities, encoding)
+    return replace(encoding, scale=spread(total.values, total.sums, encoding.mean))
 
 
 def agreed_columns(fed: Federation, data: DataSpec, task_type: str) -> Encoding:
@@ -222,7 +268,10 @@ def agreed_columns(fed: Federation, data: DataSpec, task_type: str) -> Encoding:
         for name in [n for n in kinds if kinds[n].has_levels and n not in levels]:
             kinds[name], levels[name] = _agreed_levels(name, kinds[name], reported[name], declared=name in data.columns)
         classes = _agreed_classes([r.classes for r in reports.values()]) if classes is None else classes
-    encoding = new_encoding(kinds, levels, data.standardize, classes)
+    standardize = data.standardize
+    if Kind.ARRAY in kinds.values():
+        standardize = "federated" if data.images.federated else "none"
+    encoding = new_encoding(kinds, levels, standardize, classes)
     if not (encoding.features or encoding.is_array):
         raise DataError("no column has two values that enough patients share", remedy="declare its levels in the task")
     return encoding

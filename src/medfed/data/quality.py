@@ -150,6 +150,13 @@ def _reading_warnings(findings: Findings, minimum: int) -> list[str]:
         found.append(
             f"column {name!r} was taken for a feature but looks like an identifier or a date: declare its type"
         )
+    if findings.in_several_splits:
+        found.append("patients are in more than one split: what is measured on test rows is too good")
+    if findings.elsewhere:
+        found.append("patients have ids that are at another site too: people who count twice, or ids that sites reuse")
+    if alone(findings.unreadable, minimum):
+        share = findings.unreadable.rows / (findings.unreadable.rows + findings.read.rows)
+        found.append(f"images that cannot be read were left out: {share:.1%} of the files")
     if alone(findings.duplicates, minimum):
         kept = "kept, as without ids they may be patients alike" if findings.duplicates_kept else "kept once"
         found.append(f"rows repeat others in every column ({kept})")

@@ -1,11 +1,61 @@
-"""What a connector hands over: text as it was read, before anything is understood."""
+"""What a connector hands over: text as it was read, and images yet to be, before anything is understood."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
+
+
+class Unreadable(Exception):
+    """Why a file gives no image, in a sentence without a name, a path or anything that stands in the file."""
+
+    @property
+    def reason(self) -> str:
+        """The sentence."""
+        return str(self.args[0])
+
+
+class Picture(Protocol):
+    """One image, read when it is asked for."""
+
+    @property
+    def name(self) -> str:
+        """Where it is, for the site's own people: a path below the dataset's."""
+        ...
+
+    def digest(self) -> bytes:
+        """SHA-256 of what it is made from, and of how that is read. Raises Unreadable."""
+        ...
+
+    def pixels(self) -> NDArray[Any]:
+        """Its numbers, (channels, height, width) or (channels, depth, height, width). Raises Unreadable."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Unread:
+    """A file that gives no image, and why. ignored: it is none by its nature, so nothing is amiss."""
+
+    name: str
+    reason: str
+    ignored: bool = False
+
+
+def _nothing() -> None:
+    """There is nothing to give back."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """The images of a table, one a row, and the files that are none. close: gives back what reading took; it may be
+    read from again."""
+
+    each: tuple[Picture, ...]
+    unread: tuple[Unread, ...] = ()
+    close: Callable[[], None] = _nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -13,12 +63,25 @@ class RawTable:
     """Columns of text or None, all of one length; missing markers are not yet applied.
 
     source: where the rows came from, for messages. first_line: the line of the first row in that source,
-    counted in records (a quoted line break counts for nothing).
+    counted in records (a quoted line break counts for nothing). pictures: the rows' images, where they have any.
+    origin: of a part of a table, the index of each row in the whole.
     """
 
     columns: dict[str, NDArray[Any]]
     source: str
     first_line: int = 1
+    pictures: Pictures | None = None
+    origin: NDArray[Any] | None = None
+
+    def where(self, rows: NDArray[Any]) -> RawTable:
+        """The table of the rows of these indices. Files without an image are not told of again."""
+        pictures = self.pictures
+        if pictures is not None:
+            pictures = Pictures(tuple(pictures.each[row] for row in rows.tolist()), close=pictures.close)
+        columns = {name: values[rows] for name, values in self.columns.items()}
+        return replace(
+            self, columns=columns, pictures=pictures, origin=rows if self.origin is None else self.origin[rows]
+        )
 
     @property
     def rows(self) -> int:
@@ -27,4 +90,4 @@ class RawTable:
 
     def line(self, row: int) -> int:
         """The line in the source of a row, counted from 0."""
-        return self.first_line + row
+        return self.first_line + (row if self.origin is None else int(self.origin[row]))

@@ -28,7 +28,7 @@ def assign_splits(ids: Sequence[str], classes: Sequence[str] | None, splits: Spl
     their class, and cut at exact proportions. A patient's class is that of most of its rows, ties to the
     later in order.
     """
-    position = _positions(seed, set(ids))
+    position = positions(seed, set(ids))
     fractions = np.array([splits.train, splits.validation, splits.test], dtype=np.float64)
     fractions /= fractions.sum()
     if classes is None or not splits.stratify:
@@ -36,12 +36,14 @@ def assign_splits(ids: Sequence[str], classes: Sequence[str] | None, splits: Spl
         parts = np.searchsorted(edges, np.array(list(position.values())), side="right")
         chosen = dict(zip(position, parts.tolist(), strict=True))
     else:
-        chosen = _stratified(position, _class_of_patients(ids, classes), fractions)
+        chosen = _stratified(position, class_of_patients(ids, classes), fractions)
     return np.array([chosen[patient] for patient in ids], dtype=np.int8)
 
 
-def _positions(seed: int, patients: Iterable[str]) -> dict[str, float]:
-    keyed = hashlib.blake2b(key=hashlib.blake2b(str(seed).encode(), digest_size=32).digest(), digest_size=8)
+def positions(seed: int, patients: Iterable[str], purpose: str = "") -> dict[str, float]:
+    """Each patient's hash, keyed by seed and purpose, as a number in [0, 1)."""
+    key = hashlib.blake2b(f"{seed}{purpose}".encode(), digest_size=32).digest()
+    keyed = hashlib.blake2b(key=key, digest_size=8)
     return {patient: _position(keyed.copy(), patient) for patient in patients}
 
 
@@ -50,7 +52,8 @@ def _position(keyed: hashlib.blake2b, patient: str) -> float:
     return (int.from_bytes(keyed.digest(), "little") >> 11) * 2.0**-53
 
 
-def _class_of_patients(ids: Sequence[str], classes: Sequence[str]) -> dict[str, str]:
+def class_of_patients(ids: Sequence[str], classes: Sequence[str]) -> dict[str, str]:
+    """Each patient's class: that of most of its rows, ties to the later in order."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for patient, name in zip(ids, classes, strict=True):
         counts[patient][name] += 1

@@ -31,7 +31,7 @@ from medfed.data.columns import (
 from medfed.data.findings import NONE, Findings, Tally, tallies_by_class
 from medfed.data.kinds import Kind, Texts, objects
 from medfed.data.labels import declared_classes, typed_targets
-from medfed.data.patients import patients_of_rows, repeated_rows
+from medfed.data.patients import in_several_splits, patients_of_rows, repeated_rows
 from medfed.data.raw import RawTable
 from medfed.data.splits import SPLITS, SplitCodes, assign_splits
 from medfed.spec.task import DataSpec, Label
@@ -139,9 +139,14 @@ def load_table(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: i
     seed: decides the splits unless ``data.split.seed`` does. Rows that repeat another in every column, the
     patient's id included, are kept once; without an id they may be two patients alike, and stay. Rows without
     a label are dropped, and under ``missing: {strategy: drop}`` those without a feature, both before splits
-    are drawn. Raises DataError naming site, file and column, never a value.
+    are drawn. Rows with images: see :mod:`medfed.data.images.tables`. Raises DataError naming site, file and column,
+    never a value.
     """
-    label = _label(data, site, raw)
+    if raw.pictures is not None:
+        from medfed.data.images.tables import load_images
+
+        return load_images(data, task_type, site, raw, seed, raw.pictures)
+    label = label_of(data, site, raw)
     require_columns(wanted_columns(data), raw, site)
     if raw.rows == 0:
         raise DataError("there are no rows", where=f"{site} ({raw.source})", remedy="the file needs rows of values")
@@ -161,7 +166,7 @@ def load_table(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: i
             read=Tally(0, 0), ignored=ignored_columns(data, raw), suspects=suspect_columns(data, columns)
         ),
     )
-    given = _given_splits(texts[data.split.column], data.split.column, place) if data.split.column else None
+    given = given_splits(texts[data.split.column], data.split.column, place) if data.split.column else None
     return assembled(table, data, seed, given=given, repeated=repeated_rows(raw))
 
 
@@ -215,7 +220,9 @@ def assembled(
     split = given if given is not None else np.zeros(len(kept), dtype=np.int8)
     left = replace(table, findings=findings, split=split)
     left = left if complete.all() else left.where(complete)
-    return left if given is not None else replace(left, split=_drawn_splits(left, data, seed))
+    if given is None:
+        return replace(left, split=_drawn_splits(left, data, seed))
+    return replace(left, findings=replace(left.findings, in_several_splits=in_several_splits(left.ids, left.split)))
 
 
 def _missing(table: SiteTable, kept: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
@@ -262,13 +269,16 @@ def merge_findings(found: Sequence[Findings]) -> Findings:
         unlabelled=total([f.unlabelled for f in found]),
         incomplete=total([f.incomplete for f in found]),
         missing={name: total([f.missing[name] for f in found]) for name in found[0].missing},
+        unreadable=total([f.unreadable for f in found]),
+        in_several_splits=sum(f.in_several_splits for f in found),
         ignored=tuple(dict.fromkeys(name for f in found for name in f.ignored)),
         suspects=tuple(dict.fromkeys(name for f in found for name in f.suspects)),
         duplicates_kept=found[0].duplicates_kept,
     )
 
 
-def _label(data: DataSpec, site: str, raw: RawTable) -> Label:
+def label_of(data: DataSpec, site: str, raw: RawTable) -> Label:
+    """The task's label. Raises DataError where it has none."""
     if data.label is None:
         raise DataError(
             "the task does not say which column is the label",
@@ -282,7 +292,8 @@ def _used(data: DataSpec, raw: RawTable) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*wanted_columns(data), *feature_columns(data, raw)]))
 
 
-def _given_splits(values: Texts, column: str, place: Place) -> SplitCodes:
+def given_splits(values: Texts, column: str, place: Place) -> SplitCodes:
+    """The splits that a column says. Raises DataError for a row that says none."""
     codes = np.array([_CODE.get(v.strip().lower(), -1) if v else -1 for v in values.tolist()], dtype=np.int8)
     if (unknown := codes < 0).any():
         raise place.error(column, "neither train, validation nor test", "give every row one of the three", unknown)

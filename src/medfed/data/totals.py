@@ -37,6 +37,15 @@ class Deviations(Message, wire="data.deviations"):
     squares: Moments = adds(bound=LARGEST_SQUARES, resolution=_RESOLUTION)
 
 
+@dataclass(frozen=True, eq=False)
+class Intensities(Message, wire="data.intensities"):
+    """Over training images: the numbers of one channel, and of each channel their sum, or once the federated mean is
+    known, their squared deviations from it."""
+
+    values: int = adds(bound=LARGEST_COUNT)
+    sums: Moments = adds(bound=LARGEST_SQUARES, resolution=_RESOLUTION)
+
+
 def without_empty_other(encoding: Encoding, totals: ColumnTotals) -> tuple[Encoding, ColumnTotals]:
     """Leave out ``other`` where every level that is rare at one site is named by another."""
     flat = [(column, text) for column, known in enumerate(encoding.levels) for text in known]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,15 +13,19 @@ from medfed.algorithms import ALGORITHMS
 from medfed.core.errors import TaskError, UserError
 from medfed.data.arrays import ArrayData, load_arrays
 from medfed.data.connectors import CONNECTORS
+from medfed.data.division import divided, site_names
 from medfed.data.frames import raw_from_frame
-from medfed.data.raw import RawTable
+from medfed.data.images.loading import tried
+from medfed.data.images.tables import IMAGE
+from medfed.data.raw import RawTable, Unread
 from medfed.data.table import SiteTable, load_table
 from medfed.engine.federation import share
+from medfed.engine.repeated_patients import repeated_patients
 from medfed.engine.rows import RowsCache
 from medfed.engine.simulation import SimulatedSite
 from medfed.spec.loading import TaskFile, load_policy
 from medfed.spec.policy import Policy
-from medfed.spec.task import BASELINES, SiteEntry
+from medfed.spec.task import BASELINES, Partition, SiteEntry
 
 if TYPE_CHECKING:
     import pandas
@@ -55,7 +59,23 @@ def load_hospitals(task: TaskFile, data: Path, given: Mapping[str, SiteInput] | 
     """
     sites = _sites(task, data, given)
     rows = RowsCache({name: site.load for name, site in sites.items()}, share(task.spec.federation.cohort, len(sites)))
-    return Hospitals(sites, rows, rows.warm())
+    known = rows.warm()
+    if len(known) == len(sites):
+        _note_repeated_patients(rows, known, task)
+    return Hospitals(sites, rows, known)
+
+
+def _note_repeated_patients(rows: RowsCache, sites: Iterable[str], task: TaskFile) -> None:
+    """Write into the findings of each site that some of its patients are at another one too.
+
+    Ids are the task's; without them an image is known by its content, and other rows by nothing.
+    """
+    tables = {site: rows.get(site).table for site in sites}
+    if task.spec.data.id is None:
+        tables = {site: table for site, table in tables.items() if IMAGE in table.columns}
+    for site, count in repeated_patients({site: set(table.ids) for site, table in tables.items()}).items():
+        findings = replace(tables[site].findings, elsewhere=count)
+        rows.get(site).table = replace(tables[site], findings=findings)
 
 
 def _sites(task: TaskFile, data: Path, given: Mapping[str, SiteInput] | None) -> dict[str, SimulatedSite]:
@@ -69,6 +89,8 @@ def _sites(task: TaskFile, data: Path, given: Mapping[str, SiteInput] | None) ->
             site: SimulatedSite(partial(_table, task, site, rows), permissive, PERMISSIVE)
             for site, rows in given.items()
         }
+    if task.spec.partition is not None:
+        return _divided(task, data, task.spec.partition)
     entries = task.spec.sites or _folders(task, data)
     hospitals = {}
     for site, entry in entries.items():
@@ -81,9 +103,41 @@ def _sites(task: TaskFile, data: Path, given: Mapping[str, SiteInput] | None) ->
     return hospitals
 
 
+def _divided(task: TaskFile, data: Path, partition: Partition) -> dict[str, SimulatedSite]:
+    """The sites of one data set, which is read when the first of them is loaded."""
+    whole = _Whole(task, _below(task, data, partition.data, "partition", "data"), partition)
+    permissive = Policy.permissive()
+    return {
+        site: SimulatedSite(partial(whole.table, site), permissive, PERMISSIVE) for site in site_names(partition.sites)
+    }
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """One data set, and its parts by site."""
+
+    task: TaskFile
+    path: Path
+    partition: Partition
+
+    @cached_property
+    def _parts(self) -> dict[str, RawTable]:
+        spec = self.task.spec
+        return divided(read_raw(self.task, self.path, "partition"), spec.data, self.partition, spec.seed)
+
+    def table(self, site: str) -> SiteTable:
+        spec = self.task.spec
+        return load_table(spec.data, spec.task_type, site, self._parts[site], spec.seed)
+
+
 def missing_files(task: TaskFile, data: Path) -> list[TaskError]:
     """The files of the task's sites that are not below the data folder. Raises TaskError for a bad policy file."""
     missing = []
+    if task.spec.partition is not None:
+        try:
+            _below(task, data, task.spec.partition.data, "partition", "data")
+        except TaskError as error:
+            missing.append(error)
     for site, entry in task.spec.sites.items():
         for key, path in (("data", entry.data), ("policy", entry.policy)):
             try:
@@ -117,6 +171,21 @@ def read_raw(task: TaskFile, path: Path, where: str) -> RawTable:
     except UserError as error:
         raise task.error("data", "connector", cause=error.cause, remedy=error.remedy) from error
     return connector(path, task.spec.data, where)
+
+
+def unread_files(task: TaskFile, data: Path) -> dict[str, tuple[Unread, ...]]:
+    """Each simulated site's files that give no image, with their reasons; every file is read for it.
+
+    Raises TaskError, and DataError where the site's rows are none at all.
+    """
+    entries = task.spec.sites or _folders(task, data)
+    if task.spec.partition is not None:
+        entries = {"partition": SiteEntry(data=task.spec.partition.data)}
+    found = {}
+    for site, entry in entries.items():
+        raw = read_raw(task, _below(task, data, entry.data, "sites", site, "data"), site)
+        found[site] = tried(raw.pictures) if raw.pictures is not None else ()
+    return found
 
 
 def _arrays(rows: tuple[Any, ...], site: str) -> ArrayData:

@@ -20,7 +20,10 @@ from medfed.engine.spent import SiteSpent, spent_by_site
 from medfed.engine.trained import save_models
 from medfed.version import __version__
 
-PACKAGES = ("torch", "numpy", "duckdb", "pandas", "scikit-learn", "cryptography", "pydantic", "safetensors")
+PACKAGES = (
+    *("torch", "numpy", "duckdb", "pandas", "scikit-learn", "cryptography", "pydantic", "safetensors"),
+    *("monai", "pydicom", "python-gdcm", "pylibjpeg-openjpeg", "pillow", "nibabel"),
+)
 
 
 @dataclass(frozen=True)

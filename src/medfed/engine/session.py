@@ -14,6 +14,7 @@ from medfed.core.rng import generator, torch_seed
 from medfed.core.timings import Phase
 from medfed.core.wire import Request
 from medfed.data.encoding import Encoding
+from medfed.data.images.transforms import augmentation
 from medfed.data.table import SiteTable
 from medfed.engine.private import check_trainable, private_gradients
 from medfed.engine.rows import weights_digest
@@ -120,6 +121,7 @@ class SiteSession:
                 generator=member.generator,
                 transform=transform,
                 private=private,
+                augment=augmentation(task.data.images, self.generator("augment")),
             )
         return self.after(session)
 

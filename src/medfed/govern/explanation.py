@@ -70,6 +70,11 @@ STEPS: dict[str, Words] = {
         "training rows",
         _ONCE,
     ),
+    "prepare.intensities": Words(
+        "where images are read, for each of their channels over the training images: the sum of the pixels' values, "
+        "then of their squared differences from the hospitals' common mean; and the number of pixels",
+        _ONCE,
+    ),
     "prepare.adopt": Words("the number of this hospital's rows", _ONCE),
     "prepare.describe": Words(
         "a description of this hospital's table: numbers of rows and patients, of rows in each part and of each "

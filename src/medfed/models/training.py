@@ -72,12 +72,14 @@ def train(
     generator: Callable[[int], np.random.Generator],
     transform: GradientTransform | None = None,
     private: PrivateGradients | None = None,
+    augment: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Session:
     """Train from the network's present weights for the task's local epochs or updates.
 
     Each update: the batch's mean gradient, ``transform``, clipping to ``clip_norm``, then the optimizer's step. Under
     ``precision: bfloat16`` the forward pass is computed in it, and all else in float32. ``private`` draws the batches
-    and forms their gradients instead, from the rows' own losses; what follows is then post-processing.
+    and forms their gradients instead, from the rows' own losses; what follows is then post-processing. ``augment``
+    varies each batch's inputs, row by row.
     Raises DataError where there are no rows, or the weights are no longer finite.
     """
     import torch
@@ -97,6 +99,8 @@ def train(
         for batch, after in islice(visited, updates):
             index = torch.from_numpy(batch)  # a batch of its own memory: a view's alignment would change the last bits
             inputs, truth = features.index_select(0, index), targets.index_select(0, index)
+            if augment is not None:
+                inputs = augment(inputs)
             if private is None:
                 value = loss(forward(inputs), truth)
                 network.gradient.zero_()
@@ -172,10 +176,11 @@ def _scores(network: Network, features: NDArray[np.float32], task_type: str) -> 
     network.module.eval()
     elements = _CONVOLVED_ELEMENTS if network.has_convolutions else _EVALUATION_ELEMENTS
     rows = min(_EVALUATION_ROWS, elements // math.prod(features.shape[1:]))
-    parts = torch.split(torch.from_numpy(features), max(rows, 1))
+    inputs = torch.from_numpy(features if len(features) else np.zeros_like(features, shape=(1, *features.shape[1:])))
+    parts = torch.split(inputs, max(rows, 1))  # no rows are scored as one that is dropped: not all layers take none
     with torch.no_grad(), one_thread():  # of copies, whose memory is aligned: a view's would change the last bits
         outputs = torch.cat([network.module(network.laid_out(part.clone())) for part in parts]).double()
-        found: NDArray[np.float64] = _scores_of(outputs, task_type).numpy()
+        found: NDArray[np.float64] = _scores_of(outputs, task_type).numpy()[: len(features)]
     return found
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from medfed.spec.comparison import federation_for
 from medfed.spec.document import Keys
+from medfed.spec.images import Normalise, Scale, Zoom
 from medfed.spec.problems import Problem, explain
 from medfed.spec.task import Column, FederationSpec, Label, Splits, TaskSpec
 
@@ -37,6 +38,13 @@ def check_task(spec: TaskSpec) -> Iterator[Problem]:
     yield from _classes(spec)
     for name, column in spec.data.columns.items():
         yield from _column(column, ("data", "columns", name))
+    yield from _images(spec)
+    if spec.partition is not None and spec.sites:
+        yield Problem(
+            ("partition",),
+            "`partition` makes the sites out of one data set, and `sites` names them too",
+            "keep one of the two",
+        )
     yield from _comparison(spec)
     yield from _record_privacy(spec)
 
@@ -218,6 +226,26 @@ def _column(column: Column, at: Keys) -> Iterator[Problem]:
             f"`maximum` ({column.maximum:g}) is not above `minimum` ({column.minimum:g})",
             "write the smaller number as `minimum`",
         )
+
+
+def _images(spec: TaskSpec) -> Iterator[Problem]:
+    images, at = spec.data.images, ("data", "images", "transforms")
+    for index, transform in enumerate(images.transforms):
+        if isinstance(transform, Normalise) and transform.by == "federated" and index < len(images.transforms) - 1:
+            yield Problem(
+                (*at, index),
+                "images can be normalised by `federated` sums only after all else was done to them",
+                "move it to the end of the list",
+            )
+        if isinstance(transform, Scale) and transform.low >= transform.high:
+            yield Problem((*at, index), "`low` is not below `high`", "write the smaller number as `low`")
+    for index, augmentation in enumerate(images.augment):
+        if isinstance(augmentation, Zoom) and augmentation.low > augmentation.high:
+            yield Problem(
+                ("data", "images", "augment", index),
+                "`low` is above `high`",
+                "write the smaller number as `low`",
+            )
 
 
 def _comparison(spec: TaskSpec) -> Iterator[Problem]:

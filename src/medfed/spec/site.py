@@ -36,7 +36,7 @@ Contact = Annotated[
 
 
 class Dataset(Section):
-    """A table that tasks may name.
+    """A table, or images, that tasks may name.
 
     path: absolute, or below the site's folder: see :func:`dataset_path`. id, label: the columns of the patients' ids
     and of what is predicted; a task that names others is refused. time_zone: of its dates and times.
@@ -128,6 +128,7 @@ contact: CONTACT
 ## DATASETS (IT lead). The tables that a task may name; it sees no other file, and it cannot give a path itself.
 ##   path       a .csv file, or the folder with one in it. A whole path, or one below the folder of this file.
 ##              Let the account that MedFed runs under read it, and not write it.
+##   connector  how it is read, if not as csv: npz, image_folder, or dicom with its options. Images lie in a folder.
 ##   id         the column of the patients' ids. Rows with the same id are one patient. It is never sent anywhere.
 ##   label      the column to be predicted. A task that wants another is refused. Left out: the task says which.
 ##   time_zone  the zone that dates and times in the table are in.

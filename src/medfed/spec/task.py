@@ -4,37 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-NAME_IN_WORDS = "a name of at most 64 letters, digits, spaces, `_`, `.` or `-` that begins with a letter or digit"
-Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\W_][\w .-]*$", description=NAME_IN_WORDS)]
-"""A name that is also safe as a file name: letters of any script, digits, ``_ . -`` and inner spaces."""
+from medfed.spec.images import ImageSpec
+from medfed.spec.section import NAME_IN_WORDS, Fraction, Name, NonNegative, Plugin, Positive, Section, named
 
-
-def named(value: Any) -> Any:
-    """Accept ``fedavg`` for ``{name: fedavg}``."""
-    return {"name": value} if isinstance(value, str) else value
-
-
-class Section(BaseModel):
-    """Base of every section: frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Plugin(BaseModel):
-    """A plugin's name and its own options, which are checked against the plugin when the run is built."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    name: str
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What the task says to the plugin beside its name."""
-        return dict(self.__pydantic_extra__ or {})
+__all__ = ["NAME_IN_WORDS", "Name", "NonNegative", "Plugin", "Positive", "Section", "named"]
 
 
 class ModelSpec(Plugin):
@@ -155,10 +130,13 @@ class DataSpec(Section):
     connector: Annotated[Plugin, BeforeValidator(named)] = Plugin(name="csv")
     label: Annotated[Label, BeforeValidator(lambda v: {"column": v} if isinstance(v, str) else v)] | None = None
     id: str | None = None
-    columns: dict[str, Annotated[Column, BeforeValidator(lambda v: {"type": v} if isinstance(v, str) else v)]] = {}
+    columns: dict[str, Annotated[Column, BeforeValidator(lambda v: {"type": v} if isinstance(v, str) else v)]] = Field(
+        default={}
+    )
     missing: Missing = Missing()
     standardize: Literal["site", "federated", "none"] = "federated"
     split: Splits = Splits()
+    images: ImageSpec = ImageSpec()
 
 
 class SiteEntry(Section):
@@ -166,6 +144,21 @@ class SiteEntry(Section):
 
     data: str
     policy: str | None = None
+
+
+class Partition(Section):
+    """One data set divided over simulated sites, by patient: a patient's rows stay together.
+
+    by: ``even``, patients fall to sites alike; ``quantity``, sites' sizes are drawn from a symmetric Dirichlet
+    distribution of ``alpha``; ``label``, each class is divided by a draw of its own (Hsu, Qi, Brown 2019). The draw is
+    repeated until every site has ``minimum`` patients.
+    """
+
+    data: str
+    sites: Annotated[int, Field(ge=2, le=10_000)]
+    by: Literal["even", "quantity", "label"] = "even"
+    alpha: Annotated[float, Field(ge=0.01, le=1_000_000)] = 0.5
+    minimum: Annotated[int, Field(ge=1)] = 10
 
 
 class Evaluation(Section):
@@ -245,7 +238,10 @@ class Comparison(Section):
         Plugin(name="pooled"),
         Plugin(name="fedavg"),
     )
-    overrides: dict[str, dict[str, Any]] = {}
+    overrides: dict[str, dict[str, Any]] = Field(default={})
+
+
+_Entry = Annotated[SiteEntry, BeforeValidator(lambda v: {"data": v} if isinstance(v, str) else v)]
 
 
 class TaskSpec(Section):
@@ -256,7 +252,8 @@ class TaskSpec(Section):
     model: Annotated[ModelSpec, BeforeValidator(named)]
     federation: FederationSpec
     data: DataSpec = DataSpec()
-    sites: dict[Name, Annotated[SiteEntry, BeforeValidator(lambda v: {"data": v} if isinstance(v, str) else v)]] = {}
+    sites: dict[Name, _Entry] = Field(default={})
+    partition: Partition | None = None
     evaluation: Evaluation = Evaluation()
     stop: Stop = Stop()
     privacy: Privacy = Privacy()

@@ -20,7 +20,7 @@ class MemorySite:
 
     def __init__(self, table: SiteTable, policy: Policy) -> None:
         self.site = table.site
-        task = SimpleNamespace(monitored_split="test")
+        task = SimpleNamespace(monitored_split="test", model=SimpleNamespace(input_size=None))
         self.resources: dict[type, Any] = {SiteTable: table, Policy: policy, TaskSpec: task}
         self.memory: dict[type, Any] = {}
 

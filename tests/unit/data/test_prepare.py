@@ -37,12 +37,13 @@ def training_rows(fed):
     return merge_tables("all", tables)
 
 
-def test_the_five_steps_and_what_they_release():
+def test_the_steps_and_what_they_release():
     assert [(s.name, s.releases, s.reads) for s in STEPS] == [
         ("prepare.describe", Release.SITE, None),
         ("prepare.report_levels", Release.LEVELS, None),
         ("prepare.moments", Release.SUM, Split.TRAIN),
         ("prepare.deviations", Release.SUM, Split.TRAIN),
+        ("prepare.intensities", Release.SUM, Split.TRAIN),
         ("prepare.adopt", Release.SUM, None),
     ]
     assert all(installed_step(s.name) is s for s in STEPS)

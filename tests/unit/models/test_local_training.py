@@ -422,7 +422,7 @@ class Recorded(nn.Module):
         ((3000, 1, 28, 28), [1337, 1337, 326]),
         ((13, 3, 300, 300), [3, 3, 3, 3, 1]),
         ((2, 3, 1000, 1000), [1, 1]),
-        ((0, 3), [0]),
+        ((0, 3), [1]),
     ],
     ids=str,
 )
@@ -455,3 +455,16 @@ def test_a_network_with_batch_norm_trains_and_its_statistics_travel_with_the_wei
     other = Network(nn.Sequential(nn.Linear(FEATURES, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)))
     other.load(session.trained.weights)
     np.testing.assert_array_equal(predict(other, BINARY, "classification").scores, scores)
+
+
+def test_no_rows_are_scored_by_a_network_that_flattens_by_view():
+    class Flattening(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(4, 3)
+
+        def forward(self, inputs):
+            return self.linear(inputs.view(inputs.size(0), -1))
+
+    none = Examples(np.empty((0, 1, 2, 2), np.float32), np.empty(0, np.int64))
+    assert predict(Network(Flattening()), none, "classification").scores.shape == (0, 3)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from medfed.core.errors import DataError
 from medfed.core.files import write_atomically
+from medfed.data.images.loading import tried
+from medfed.data.raw import Unread
 from medfed.data.table import SiteTable, load_table
 from medfed.engine.cohort import KEY_BYTES, digest_of_rows
 from medfed.engine.deployed.folders import SiteFolder
@@ -95,8 +97,16 @@ def cohort_key(folder: SiteFolder) -> bytes:
     return path.read_bytes()
 
 
-def check_datasets(site_folder: Path) -> dict[str, int]:
-    """Read every dataset that site.yaml declares: its number of columns. Raises TaskError or DataError."""
+@dataclass(frozen=True)
+class CheckedDataset:
+    """A dataset that can be read: its columns, and the files in it that give no image, for the site's own people."""
+
+    columns: int
+    unread: tuple[Unread, ...] = ()
+
+
+def check_datasets(site_folder: Path) -> dict[str, CheckedDataset]:
+    """Read every dataset that site.yaml declares, every image of it too. Raises TaskError or DataError."""
     from medfed.data.connectors import CONNECTORS
     from medfed.spec.task import DataSpec
 
@@ -105,5 +115,5 @@ def check_datasets(site_folder: Path) -> dict[str, int]:
     for name, dataset in load_site(folder.settings).datasets.items():
         connector = CONNECTORS.get(dataset.connector.name)
         raw = connector(dataset_path(folder.path, name, dataset), DataSpec(connector=dataset.connector), folder.site)
-        found[name] = len(raw.columns)
+        found[name] = CheckedDataset(len(raw.columns), tried(raw.pictures) if raw.pictures is not None else ())
     return found

@@ -1,0 +1,65 @@
+"""Connector ``image_folder``: PNG, JPEG and NIfTI files below a folder, by class or with a label table.
+
+The table's columns are ``file`` (the path below the folder), ``name`` (the file's name without its ending) and
+``class`` (the folder that the file is in). With a label table, its columns too, such as the label and the patient.
+
+Options in ``data.connector``: ``table``, the label table, a .csv file in the folder (``labels.csv`` is one without
+being named); ``key``, its column that says which image a line is about (``file`` if absent); ``by``, what of an image
+stands in it: ``file`` or ``name`` (``file`` if absent).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medfed.core.errors import DataError
+from medfed.data.images.decoding import NIFTI, PHOTOGRAPHS
+from medfed.data.images.files import FilePicture, checked_options, files_below, relative, text_option
+from medfed.data.images.guard import Guard
+from medfed.data.images.label_table import joined, table_of
+from medfed.data.kinds import objects
+from medfed.data.raw import Pictures, RawTable
+from medfed.spec.task import DataSpec
+
+_OPTIONS = {"table": "labels.csv", "key": "file", "by": "file"}
+
+
+def read_image_folder(path: Path, data: DataSpec, where: str) -> RawTable:
+    """The folder's images, which are decoded when they are asked for. Raises DataError, TaskError for wrong options."""
+    options = checked_options(data, _OPTIONS, where)
+    table = text_option(options, "table", where)
+    key = text_option(options, "key", where) or "file"
+    by = text_option(options, "by", where, ("file", "name")) or "file"
+    where = f"{where} ({path.name})"
+    files = [file for file in files_below(path, where) if file.name.lower().endswith((*PHOTOGRAPHS, *NIFTI))]
+    if not files:
+        raise DataError(
+            "the folder holds no image",
+            where=where,
+            remedy=f"name the folder of files that end in {', '.join((*PHOTOGRAPHS, *NIFTI))}",
+        )
+    guard = Guard()
+    pictures = tuple(FilePicture(guard, file, relative(file, path)) for file in files)
+    columns = {
+        "file": objects([picture.name for picture in pictures]),
+        "name": objects([_bare(picture.name) for picture in pictures]),
+        "class": objects([_class(file, path) for file in files]),
+    }
+    place = table_of(path, table, where)
+    if place is not None:
+        columns = joined(columns, place, key, by, where)
+    return RawTable(columns, path.name, pictures=Pictures(pictures, close=guard.close))
+
+
+CONNECTOR = read_image_folder
+
+
+def _bare(name: str) -> str:
+    last = name.rpartition("/")[2]
+    return next(last[: -len(end)] for end in (*NIFTI[::-1], *PHOTOGRAPHS) if last.lower().endswith(end))
+
+
+def _class(file: Path, folder: Path) -> str | None:
+    """The name of the folder that the file is in; none for a file that is in the dataset's own."""
+    above = relative(file.parent, folder)
+    return None if above == "." else above.rpartition("/")[2]

@@ -1,0 +1,137 @@
+"""The task's transforms and augmentations, as MONAI's. MONAI is imported where a task names any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medfed.core.errors import DataError, MissingExtra
+from medfed.spec.images import Crop, Flip, ImageSpec, Noise, Normalise, Resize, Rotate, Scale, Zoom
+from medfed.spec.section import Section
+
+if TYPE_CHECKING:
+    import torch
+
+Augment: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+
+_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
+"""ITU-R BT.601, as Pillow and pydicom use it."""
+
+
+def require_monai(images: ImageSpec) -> None:
+    """Raise MissingExtra where the task names transforms, and MONAI is not installed."""
+    if (images.own or images.augment) and find_spec("monai") is None:
+        raise MissingExtra(
+            "data.images names transforms, which need the extra 'imaging' (monai is not installed)",
+            remedy="pip install 'medfed[imaging]'",
+        )
+
+
+class Preparation:
+    """What is done to each image by itself: its channels, then the task's transforms in order."""
+
+    def __init__(self, images: ImageSpec) -> None:
+        """Raises MissingExtra."""
+        require_monai(images)
+        self._channels = images.channels
+        self._steps = images.own
+        self._done: dict[int, list[Callable[..., Any]]] = {}
+
+    @property
+    def recipe(self) -> tuple[str, ...]:
+        """All that decides what an image becomes, in words."""
+        if not self._steps:
+            return (f"channels={self._channels}",)
+        import monai
+
+        return (f"channels={self._channels}", f"monai={monai.__version__}", *map(repr, self._steps))
+
+    def __call__(self, image: NDArray[Any], where: str) -> NDArray[np.float32]:
+        """The image (channels, …) as float32. Raises DataError where a transform is for other dimensions."""
+        array = with_channels(np.asarray(image, dtype=np.float32), self._channels)
+        for transform in self._made_for(array.ndim - 1, where):
+            array = np.asarray(transform(array), dtype=np.float32)
+        return np.ascontiguousarray(array)
+
+    def _made_for(self, dimensions: int, where: str) -> list[Callable[..., Any]]:
+        if dimensions not in self._done:
+            for step in self._steps:
+                if isinstance(step, Resize | Crop) and len(step.size) != dimensions:
+                    raise DataError(
+                        f"{step.name} has a size of {len(step.size)} numbers, and the images have {dimensions} "
+                        "dimensions",
+                        where=where,
+                        remedy="write [height, width] for images, [depth, height, width] for volumes",
+                    )
+            self._done[dimensions] = [_transform(step) for step in self._steps]
+        return self._done[dimensions]
+
+
+def with_channels(image: NDArray[np.float32], channels: int | None) -> NDArray[np.float32]:
+    """The image with one or three channels; as it is for None."""
+    if channels is None or image.shape[0] == channels:
+        return image
+    if channels == 1:
+        return np.tensordot(_LUMINANCE, image[:3], axes=1)[None].astype(np.float32)
+    return np.repeat(image[:1], 3, axis=0)
+
+
+def _transform(step: Section) -> Callable[..., Any]:
+    from monai import transforms
+
+    match step:
+        case Resize(size=size, mode=mode):
+            return transforms.Resize(spatial_size=size, mode=mode, anti_aliasing=False)
+        case Crop(size=size):
+            return transforms.ResizeWithPadOrCrop(spatial_size=size)
+        case Scale(low=low, high=high):
+            return transforms.ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)
+        case Normalise(by="image"):
+            return transforms.NormalizeIntensity(channel_wise=True)
+        case Normalise(mean=mean, std=std):
+            return transforms.NormalizeIntensity(subtrahend=np.array(mean), divisor=np.array(std))
+    raise AssertionError(f"unreachable: {step!r}")
+
+
+def augmentation(images: ImageSpec, generator: np.random.Generator) -> Augment | None:
+    """What varies a training batch (n, channels, …), drawn by ``generator``; None where the task asks for none."""
+    if not images.augment:
+        return None
+    require_monai(images)
+    random = [_augmentation(each) for each in images.augment]
+    for transform in random:
+        transform.set_random_state(seed=int(generator.integers(2**32)))
+
+    def augment(batch: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        return torch.stack([_applied(random, row) for row in batch])
+
+    return augment
+
+
+def _applied(random: Sequence[Any], row: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    for transform in random:
+        row = transform(row)
+    return torch.as_tensor(row.as_tensor() if hasattr(row, "as_tensor") else row, dtype=torch.float32)
+
+
+def _augmentation(step: Section) -> Any:
+    from monai import transforms
+
+    match step:
+        case Flip(axis=axis, probability=p):
+            return transforms.RandFlip(prob=p, spatial_axis=axis)
+        case Rotate(degrees=degrees, probability=p):
+            return transforms.RandRotate(range_x=np.deg2rad(degrees), prob=p, padding_mode="zeros")
+        case Zoom(low=low, high=high, probability=p):
+            return transforms.RandZoom(prob=p, min_zoom=low, max_zoom=high, padding_mode="constant")
+        case Noise(std=std, probability=p):
+            return transforms.RandGaussianNoise(prob=p, std=std)
+    raise AssertionError(f"unreachable: {step!r}")

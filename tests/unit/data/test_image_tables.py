@@ -1,0 +1,237 @@
+"""From archives and folders of images to a site's table: labels, patients, splits, what is left out, and errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.unit.data.image_files import grey, write_picture
+
+from medfed.core.errors import DataError, TaskError
+from medfed.core.examples import Split
+from medfed.data.connectors import CONNECTORS
+from medfed.data.division import divided
+from medfed.data.encoding import encode, new_encoding
+from medfed.data.kinds import Kind
+from medfed.data.quality import data_sheet
+from medfed.data.table import load_table
+from medfed.spec.task import DataSpec, Partition
+
+
+def spec(connector, **data):
+    return DataSpec.model_validate({"connector": connector, **data})
+
+
+def load(path, data, seed=0):
+    raw = CONNECTORS.get(data.connector.name)(path, data, "North")
+    return load_table(data, "classification", "North", raw, seed)
+
+
+@pytest.fixture
+def by_class(tmp_path):
+    folder = tmp_path / "Röntgen 山"
+    for index in range(6):
+        name = f"{'ill' if index % 2 else 'well'}/{index}.png"
+        write_picture(folder / name, grey(index))
+    return folder
+
+
+def test_folders_are_classes(by_class):
+    table = load(by_class, spec("image_folder", label="class"))
+    assert table.columns["image"].shape == (6, 1, 8, 8)
+    assert sorted(table.targets.tolist()) == ["ill"] * 3 + ["well"] * 3
+    np.testing.assert_array_equal(table.columns["image"][0, 0], grey(1))  # ill/1.png comes first
+    encoding = new_encoding({"image": Kind.ARRAY}, {}, "none", ("ill", "well"))
+    assert encode(table, encoding, None).targets.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_label_table_gives_label_and_patient(by_class):
+    lines = [f"{'ill' if i % 2 else 'well'}/{i}.png,P{i // 2},{i % 2}" for i in range(5)]
+    (by_class / "labels.csv").write_text("\n".join(["file,patient,y", *lines, "gone.png,P9,1"]), encoding="utf-8")
+    table = load(by_class, spec("image_folder", label="y", id="patient"))
+    assert table.rows() == 5 and table.patients() == 3
+    assert table.findings.unlabelled.rows == 1
+    for patient in ("P0", "P1"):
+        assert len(set(table.split[table.ids == patient].tolist())) == 1
+
+
+def test_splits_are_by_patient_whatever_the_order(by_class):
+    rng = np.random.default_rng(0)
+    splits = []
+    for _ in range(2):
+        lines = [f"{i},P{i // 2},{i % 2}" for i in rng.permutation(6)]
+        (by_class / "t.csv").write_text("\n".join(["n,patient,y", *lines]))
+        connector = {"name": "image_folder", "table": "t.csv", "key": "n", "by": "name"}
+        table = load(
+            by_class, spec(connector, label="y", id="patient", split={"train": 0.5, "validation": 0.0, "test": 0.5})
+        )
+        splits.append(dict(zip(table.ids.tolist(), table.split.tolist(), strict=True)))
+        assert len(splits[-1]) == 3
+    assert splits[0] == splits[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        ("file,y\nill/1.png,1\nill/1.png,0\n", "repeats a key in 2 lines"),
+        ("file,y\nJohn Doe,1\n", "key of no image"),
+        ("name,y\nill/1.png,1\n", "there is no column 'file'"),
+        ("file,z\nill/1.png,1\n", "there is no column 'y'"),
+        ("file,y\nill/1.png,\n", "no image has a label"),
+    ],
+)
+def test_a_wrong_label_table_is_explained_without_its_values(by_class, content, cause):
+    (by_class / "labels.csv").write_text(content)
+    with pytest.raises(DataError, match=cause) as caught:
+        load(by_class, spec("image_folder", label="y"))
+    assert "North" in caught.value.where
+    assert caught.value.remedy
+    assert "John" not in str(caught.value) and "ill/1.png" not in str(caught.value)
+
+
+def test_a_label_table_outside_the_folder_is_refused(by_class):
+    (by_class.parent / "labels.csv").write_text("file,y\nill/1.png,1\n")
+    with pytest.raises(DataError, match="leads out"):
+        load(by_class, spec({"name": "image_folder", "table": "../labels.csv"}, label="y"))
+
+
+@pytest.mark.parametrize("name", ["image_folder", "dicom"])
+def test_an_empty_folder_is_explained(tmp_path, name):
+    if name == "dicom":
+        pytest.importorskip("pydicom")
+    with pytest.raises(DataError, match="holds no image"):
+        CONNECTORS.get(name)(tmp_path, spec(name, label="class"), "North")
+
+
+def test_an_unknown_option_is_refused(by_class):
+    with pytest.raises(TaskError, match="no option 'tabel'"):
+        load(by_class, spec({"name": "image_folder", "tabel": "x.csv"}, label="class"))
+
+
+def test_broken_files_are_left_out_up_to_the_stated_share(by_class):
+    (by_class / "ill" / "9.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"1 of 7 files cannot be read.*neither PNG nor JPEG") as caught:
+        load(by_class, spec("image_folder", label="class"))
+    assert "9.png" not in str(caught.value)
+    table = load(by_class, spec("image_folder", label="class", images={"max_unreadable": 0.15}))
+    assert table.rows() == 6
+    assert table.findings.unreadable.rows == 1
+    assert "images that cannot be read were left out: 14.3% of the files" in data_sheet(table, (), 1).warnings
+    assert not [w for w in data_sheet(table, (), 5).warnings if "cannot be read" in w]
+
+
+def test_images_of_two_shapes_are_explained(by_class):
+    write_picture(by_class / "ill" / "9.png", grey(9, 12))
+    with pytest.raises(DataError, match="differ in shape") as caught:
+        load(by_class, spec("image_folder", label="class"))
+    assert "resize" in caught.value.remedy
+
+
+def test_colours_become_grey_by_their_luminance_and_grey_three_channels(tmp_path):
+    colours = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    write_picture(tmp_path / "a" / "1.png", colours)
+    write_picture(tmp_path / "b" / "2.png", grey(2))
+    one = load(tmp_path, spec("image_folder", label="class", images={"channels": 1})).columns["image"]
+    np.testing.assert_allclose(one[0, 0], colours @ [0.299, 0.587, 0.114], rtol=1e-5)
+    three = load(tmp_path, spec("image_folder", label="class", images={"channels": 3})).columns["image"]
+    np.testing.assert_array_equal(three[1], np.stack([grey(2)] * 3))
+
+
+def test_copies_of_an_image_are_one_patient_where_none_are_named(tmp_path):
+    for index in range(40):
+        write_picture(tmp_path / "a" / f"{index}.png", grey(index % 20))
+    table = load(tmp_path, spec("image_folder", label="class"))
+    assert table.patients() == 20
+    for image in set(table.ids.tolist()):
+        assert len(set(table.split[table.ids == image].tolist())) == 1
+
+
+def write_archive(path, rows, **more):
+    arrays = {}
+    for part, count in rows.items():
+        arrays[f"{part}_images"] = np.stack([grey(100 * len(part) + row) for row in range(count)])
+        arrays[f"{part}_labels"] = (np.arange(count) % 2)[:, None]
+    np.savez(path, **arrays, **more)
+    return path
+
+
+def test_an_archive_in_medmnists_form(tmp_path):
+    path = write_archive(tmp_path / "a.npz", {"train": 6, "val": 3, "test": 4})
+    data = spec("npz", label={"column": "label", "classes": [0, 1]}, split={"column": "split"})
+    table = load(path, data)
+    assert [table.rows(split) for split in Split] == [6, 3, 4]
+    np.testing.assert_array_equal(table.columns["image"][0, 0], grey(500))
+
+
+def test_an_archive_with_ids_and_colours(tmp_path):
+    images = np.random.default_rng(0).random((6, 5, 5, 3)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", images=images, labels=np.array(list("ababab")), ids=np.arange(6) // 2)
+    table = load(tmp_path / "a.npz", spec("npz", label="label", id="id"))
+    assert table.columns["image"].shape == (6, 3, 5, 5)
+    assert table.patients() == 3
+
+
+def test_a_patient_in_two_splits_is_reported(tmp_path):
+    rows = {"train": 6, "test": 4}
+    twice = write_archive(tmp_path / "a.npz", rows, train_ids=np.arange(6), test_ids=np.arange(5, 9))
+    data = spec("npz", label={"column": "label", "classes": [0, 1]}, split={"column": "split"}, id="id")
+    table = load(twice, data)
+    assert table.findings.in_several_splits == 1
+    assert any("more than one split" in warning for warning in data_sheet(table, ("0", "1"), 5).warnings)
+    once = write_archive(tmp_path / "b.npz", rows, train_ids=np.arange(6), test_ids=np.arange(6, 10))
+    assert not any("more than one split" in warning for warning in data_sheet(load(once, data), ("0", "1"), 5).warnings)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "cause"),
+    [
+        ({"images": np.zeros((3, 4)), "labels": np.zeros(3)}, "holds no images"),
+        ({"images": np.zeros((3, 4, 4))}, "no array 'labels'"),
+        ({"images": np.zeros((3, 4, 4)), "labels": np.zeros((3, 14))}, "another shape"),
+        ({"pictures": np.zeros((3, 4, 4))}, "holds no images"),
+    ],
+)
+def test_an_archive_of_another_form_is_explained(tmp_path, arrays, cause):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError, match=cause):
+        load(tmp_path / "a.npz", spec("npz", label="label"))
+
+
+def division(rows, **partition):
+    data = spec("npz", label="label", id="id")
+    from medfed.data.kinds import objects
+    from medfed.data.raw import RawTable
+
+    ids = [f"P{row // 2}" for row in range(rows)]
+    labels = [str(row // 2 % 3) for row in range(rows)]
+    raw = RawTable({"id": objects(ids), "label": objects(labels)}, "a.npz")
+    return divided(raw, data, Partition(data="a.npz", **partition), seed=3)
+
+
+@pytest.mark.parametrize("by", ["even", "quantity", "label"])
+def test_a_data_set_is_divided_by_patient_and_whole(by):
+    parts = division(600, sites=4, by=by, alpha=0.5)
+    patients = [set(part.columns["id"].tolist()) for part in parts.values()]
+    assert list(parts) == ["site-1", "site-2", "site-3", "site-4"]
+    assert sum(part.rows for part in parts.values()) == 600
+    assert sum(map(len, patients)) == len(set.union(*patients)) == 300
+    assert min(map(len, patients)) >= 10
+    sizes = [part.rows for part in parts.values()]
+    assert (max(sizes) - min(sizes) <= 2) == (by == "even")
+    again = division(600, sites=4, by=by, alpha=0.5)
+    assert [part.columns["id"].tolist() for part in again.values()] == [
+        p.columns["id"].tolist() for p in parts.values()
+    ]
+
+
+def test_a_small_alpha_makes_sites_unlike_in_their_classes_and_a_large_one_alike():
+    def spread(alpha):
+        parts = division(6000, sites=4, by="label", alpha=alpha)
+        shares = [[np.mean(part.columns["label"] == name) for name in "012"] for part in parts.values()]
+        return np.std(shares, axis=0).mean()
+
+    assert spread(0.1) > 0.1 > 0.02 > spread(1000)
+
+
+def test_a_division_that_cannot_be_is_explained():
+    with pytest.raises(DataError, match="10 patients cannot be divided over 4 sites"):
+        division(20, sites=4)
