@@ -50,6 +50,10 @@ TASK_MEANINGS = {
     "federation.clip_norm": "The largest norm of a local step's gradient.",
     "federation.precision": "`bfloat16` computes the layers of local training, forward and backward, in 16 bits, for "
     "large networks on processors made for it; weights, optimiser, totals and evaluation stay in 32.",
+    "federation.compression.name": "How a site sends its updates: `bfloat16` in 2 bytes a number, `int8` in 1, `topk` "
+    "only the largest. See [Less to send](../explanation/compression.md).",
+    "federation.compression.fraction": "`topk`: the share of an update's numbers that is sent.",
+    "federation.compression.zstd": "Squeezes what is sent, without loss (extra `zstd`).",
     "federation.class_weights": "Weights of the loss by true class: `balanced` is n / (C · n_c) of the site's own "
     "training rows; a list gives one weight a class, in order.",
     "federation.data_position": "`kept`: a site goes on in its shuffled rows where its last round ended. `fresh`: "

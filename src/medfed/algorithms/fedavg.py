@@ -29,7 +29,7 @@ class Weights(Message, wire="fedavg.weights"):
 class WeightedDelta(Message, wire="fedavg.weighted_delta"):
     """delta: n_k (w_k − w_t), shape (d,). rows: n_k."""
 
-    delta: Vector = adds(bound=2.0**40, resolution=2.0**-16)
+    delta: Vector = adds(bound=2.0**40, resolution=2.0**-16, update=True)
     rows: int = adds(bound=2.0**31)
 
 

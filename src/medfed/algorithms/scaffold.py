@@ -43,8 +43,8 @@ class SiteVariate(Message, wire="scaffold.site_variate"):
 class ControlledDelta(Message, wire="scaffold.controlled_delta"):
     """delta: ω_i (y_i − x) with ω_i = 1 or the site's rows; variate: ω_i (c_i⁺ − c_i); weight: ω_i; sites: 1."""
 
-    delta: Vector = adds(bound=2.0**40, resolution=2.0**-16)
-    variate: Vector = adds(bound=2.0**40, resolution=2.0**-16)
+    delta: Vector = adds(bound=2.0**40, resolution=2.0**-16, update=True)
+    variate: Vector = adds(bound=2.0**40, resolution=2.0**-16, update=True)
     weight: int = adds(bound=2.0**31)
     sites: int = adds(bound=1)
 

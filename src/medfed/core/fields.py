@@ -24,7 +24,7 @@ Arrays: TypeAlias = list[np.ndarray[Any, Any]]
 Write: TypeAlias = Callable[[Any, Arrays], str]
 Read: TypeAlias = Callable[[Any, Arrays, int], Any]
 
-NAMES = {np.dtype(name): name for name in ("<f4", "<f8", "<i8", "<i4", "<u8", "<u4", "|u1", "|i1", "|b1")}
+NAMES = {np.dtype(name): name for name in ("<f4", "<f8", "<i8", "<i4", "<u8", "<u4", "<u2", "|u1", "|i1", "|b1")}
 """The types of arrays that are sent."""
 
 MAX_DIMENSIONS = 8

@@ -79,18 +79,20 @@ class Adds:
 
     bound: the largest absolute value one site may contribute to any element.
     resolution: the step to which a fixed-point sum may round one site's contribution (0: an integer count).
+    update: it is a change of weights, which a task may have sent compressed.
     """
 
     bound: float
     resolution: float
+    update: bool = False
 
 
 _ADDS = "medfed.adds"
 
 
-def adds(*, bound: float, resolution: float = 0.0) -> Any:
+def adds(*, bound: float, resolution: float = 0.0, update: bool = False) -> Any:
     """Declare a dataclass field that adds over sites (see :class:`Adds`)."""
-    return dataclasses.field(metadata={_ADDS: Adds(bound, resolution)})
+    return dataclasses.field(metadata={_ADDS: Adds(bound, resolution, update)})
 
 
 _DECLARED: dict[type[Message], dict[str, Adds]] = {}

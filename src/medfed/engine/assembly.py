@@ -8,6 +8,7 @@ from pathlib import Path
 from medfed.core.errors import UserError
 from medfed.data.table import merge_tables
 from medfed.engine.blocks import plan_blocks, workers_for
+from medfed.engine.compression.squeezed import require_zstd
 from medfed.engine.federation import Conversation, SiteFederation, share
 from medfed.engine.hospitals import Hospitals
 from medfed.engine.host import Consortium
@@ -51,6 +52,8 @@ def check_parts(task: TaskFile, sites: tuple[str, ...]) -> Strategy:
             raise
         raise task.error("model", cause=error.cause, remedy=error.remedy) from error
     check_private(task)
+    if spec.federation.compression.zstd:
+        require_zstd()
     return strategy
 
 

@@ -13,6 +13,7 @@ from medfed.core.protocols import Engine
 from medfed.core.rng import generator
 from medfed.core.steps import Release, Step
 from medfed.core.wire import Failure, Reply, Request
+from medfed.engine.compression.compressed import Compressed, expanded, longest
 from medfed.engine.fold import OrderedFold
 from medfed.engine.securesum import SecureSums
 from medfed.spec.task import FederationSpec
@@ -75,23 +76,31 @@ class Conversation:
             for site, message in sorted(messages.items())
         ]
         silent = {request.site: request.digest() for request in requests}
+        most = {site: longest(message) for site, message in messages.items()}
         for reply in self.engine.exchange(requests):
             if silent.get(reply.site) == reply.request:
                 del silent[reply.site]
-                opened: R | Failure = self._opened(reply, step)
+                opened: R | Failure = self._opened(reply, step, most[reply.site])
                 yield reply.site, opened
                 del opened
             del reply  # so that memory never holds this one and the next
         for site in silent:
             yield site, self.failed(site, Failure("silent", "no reply before the deadline", step.name))
 
-    def _opened(self, reply: Reply, step: Step[M, R]) -> R | Failure:
-        if isinstance(reply.body, Failure):
-            return self.failed(reply.site, reply.body)
-        if not isinstance(reply.body, step.reply):
+    def _opened(self, reply: Reply, step: Step[M, R], most: int) -> R | Failure:
+        """A reply's body; updates that came compressed, of ``most`` elements at most, are expanded."""
+        body = reply.body
+        if isinstance(body, Failure):
+            return self.failed(reply.site, body)
+        if isinstance(body, Compressed) and step.releases is Release.SUM:
+            try:
+                body = expanded(body, step.reply, most)
+            except CodecError as error:
+                return self.failed(reply.site, Failure(error.code, error.cause, step.name))
+        if not isinstance(body, step.reply):
             return self.failed(reply.site, Failure(CodecError.code, "another message came than asked", step.name))
         self.versions[reply.site] = reply.version
-        return reply.body
+        return body
 
     def odd(self, site: str, step: str) -> Failure:
         """The failure of a site whose reply does not add to those of the others."""

@@ -16,6 +16,7 @@ from medfed.core.wire import Request
 from medfed.data.encoding import Encoding
 from medfed.data.images.transforms import augmentation
 from medfed.data.table import SiteTable
+from medfed.engine.compression.compressed import Residual, compressed
 from medfed.engine.private import check_trainable, private_gradients
 from medfed.engine.rows import weights_digest
 from medfed.models.batches import Position
@@ -148,6 +149,16 @@ class SiteSession:
         if federation.keeps_optimizer_state:
             self.keep(session.optimizer)
         return session.trained
+
+    def compressed(self, body: Message) -> Message:
+        """A summed reply as the task wants it sent; what is left out of its updates is kept for the next round."""
+        federation = self.node.task.federation
+        if not federation.compresses:
+            return body
+        sent, residual = compressed(body, federation.compression, self.recall(Residual))
+        if residual is not None:
+            self.keep(residual)
+        return sent
 
     def predict(self, weights: Vector, split: Split) -> Predictions:
         """Score one split by the model of these weights; asked for the same again, it remembers."""

@@ -207,10 +207,11 @@ class SiteNode:
     def _release(self, admitted: Admitted, body: Message, session: SiteSession) -> Reply:
         request, step = admitted.request, admitted.step
         self.permit()
-        check_release(admitted.policy, step, body, admitted.facts)
-        self._enter_release(request, step.releases, body, IN_THE_CLEAR)
+        sent = session.compressed(body) if step.releases is Release.SUM else body
+        check_release(admitted.policy, step, body, admitted.facts, sent)
+        self._enter_release(request, step.releases, sent, IN_THE_CLEAR)
         with self.timings[Phase.CHECKPOINT]:
-            return self.memory.record(request, body, session.changes, fingerprint(body).bytes)
+            return self.memory.record(request, sent, session.changes, fingerprint(sent).bytes)
 
     def _sent(self, request: Request, version: int, body: Message, protection: str) -> Reply:
         """The reply with what leaves in a secure sum, once it is in the ledger."""

@@ -71,15 +71,20 @@ def admit_protocol(policy: Policy, request: Request, facts: Facts) -> None:
     _check_limits(policy, request, facts)
 
 
-def check_release(policy: Policy, step: Step[Any, Any], reply: Message, facts: Facts) -> None:
-    """Let a step's reply leave, or raise Refused: a summed field out of bounds, or too many bytes."""
+def check_release(
+    policy: Policy, step: Step[Any, Any], reply: Message, facts: Facts, sent: Message | None = None
+) -> None:
+    """Let a step's reply leave, or raise DataError for a summed field out of bounds, Refused for too many bytes.
+
+    sent: the form in which it leaves, where it is not sent as it is.
+    """
     if step.releases is Release.SUM and (name := out_of_bounds(reply)) is not None:
         raise DataError(
             f"the field {name!r} that {step.name!r} would release is not finite or exceeds its declared bound",
             remedy="lower the learning rate, standardise the columns, or look for extreme values in the data",
         )
     limit = policy.limits.released_bytes
-    if limit is not None and facts.released_bytes_so_far + fingerprint(reply).bytes > limit:
+    if limit is not None and facts.released_bytes_so_far + fingerprint(sent or reply).bytes > limit:
         raise _over_limit("released_bytes", limit, RefusalReason.RELEASED_BYTES)
 
 
@@ -157,12 +162,17 @@ def _shapes(message: Message) -> tuple[str, ...]:
     return _described(type(message), shapes)  # type: ignore[arg-type]
 
 
+_FEW = 4
+"""Messages in a list that are described one by one."""
+
+
 def _shape(value: Any) -> Any:
     """What a field's description is formed of."""
     if isinstance(value, np.ndarray):
         return value.dtype, value.shape
     if isinstance(value, tuple):
-        return len(value)
+        few = 0 < len(value) <= _FEW and all(isinstance(each, Message) for each in value)
+        return tuple(f"{n}.{shape}" for n, each in enumerate(value) for shape in _shapes(each)) if few else len(value)
     return _shapes(value) if isinstance(value, Message) else type(value)
 
 

@@ -33,6 +33,12 @@ def check_task(spec: TaskSpec) -> Iterator[Problem]:
             "`update_bound` is for secure aggregation, and totals are in the clear",
             "leave it out, or add `aggregation: secure`",
         )
+    if spec.federation.compression.changes and spec.privacy.aggregation != "clear":
+        yield Problem(
+            ("federation", "compression"),
+            "compressed updates of several sites do not add up under masks",
+            "leave it out, or add `privacy: {aggregation: clear}`",
+        )
     if spec.data.label is not None:
         yield from _label(spec.data.label, spec)
     yield from _classes(spec)

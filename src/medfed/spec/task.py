@@ -28,6 +28,22 @@ class Schedule(Section):
     floor: Fraction = 0.0
 
 
+class Compression(Section):
+    """How sites send their updates: ``bfloat16`` at half the bytes, ``int8`` at a quarter, ``topk`` the share
+    ``fraction`` of the elements, the largest; what ``int8`` and ``topk`` leave out is sent later (error feedback).
+    ``zstd`` squeezes what is sent without any loss (extra ``zstd``).
+    """
+
+    name: Literal["none", "bfloat16", "int8", "topk"] = "none"
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.01
+    zstd: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Whether updates are sent in another way than as they are."""
+        return self.name != "none" or self.zstd
+
+
 BASELINES = ("local", "pooled")
 """The strategies to compare with: every site alone, and all rows in one place (in simulation only)."""
 
@@ -52,6 +68,7 @@ class FederationSpec(Section):
     schedule: Annotated[Schedule, BeforeValidator(named)] = Schedule()
     clip_norm: Positive | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
+    compression: Annotated[Compression, BeforeValidator(named)] = Compression()
     class_weights: Literal["none", "balanced"] | tuple[Positive, ...] = "none"
     data_position: Literal["kept", "fresh"] = "kept"
     optimizer_state: Literal["kept", "fresh"] | None = None
@@ -68,6 +85,11 @@ class FederationSpec(Section):
     def counts_epochs(self) -> bool:
         """Whether a round is one epoch at every site, so that people may call it that."""
         return self.local_updates is None and self.local_epochs in (None, 1)
+
+    @property
+    def compresses(self) -> bool:
+        """Whether updates are sent compressed; those of the baselines, which no network carries, never are."""
+        return self.compression.changes and self.strategy.name not in BASELINES
 
     @property
     def keeps_optimizer_state(self) -> bool:

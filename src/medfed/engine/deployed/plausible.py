@@ -11,6 +11,7 @@ from medfed.core.errors import CodecError
 from medfed.core.messages import Message, additive_fields, field_names, out_of_bounds
 from medfed.core.steps import Release, installed_step
 from medfed.core.wire import Reply, Request
+from medfed.engine.compression.compressed import Compressed
 from medfed.privacy.secagg.messages import PHASES
 
 _LONGEST_TEXT = 2_000
@@ -26,6 +27,8 @@ def check_plausible(request: Request, reply: Reply) -> None:
     if isinstance(request.message, PHASES):  # which the protocol checks itself, as far as masks allow
         return
     step, body = installed_step(request.step), reply.body
+    if isinstance(body, Compressed):  # whose updates are looked at when they are expanded
+        body = body.content
     if not isinstance(body, step.reply):
         return
     if step.releases is Release.SUM:
