@@ -20,7 +20,11 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage
 
+from medfed.data.deidentify.attributes import Rules
+from medfed.data.deidentify.copying import Copying, settings_of
 from medfed.data.deidentify.dates import shift_of
+from medfed.data.deidentify.folders import Folders, opened
+from medfed.data.deidentify.kept import Kept
 from medfed.data.deidentify.secret import Secret
 
 FIRST_DAY = datetime.date(2031, 1, 1)
@@ -40,6 +44,10 @@ _REFUSED = frozenset({"EncapsulatedDocument", "WaveformSequence", "DirectoryReco
 _WORDY = {"DS": "LO", "IS": "LO"}
 """Numbers as text that is none: they are written as texts, and in files without VRs read as numbers."""
 _TEXTS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT", "DS", "IS"})
+
+
+SECRET = Secret(bytes(range(32)))
+NOTHING = Kept()
 
 
 class Garden:
@@ -91,6 +99,9 @@ def distant_patient(secret: Secret) -> str:
     """A patient's id whose dates are shifted out of the window of planted days."""
     ids = (f"MRN-{number}" for number in range(1000))
     return next(each for each in ids if shift_of(secret, each).days >= DAYS)
+
+
+PATIENT = distant_patient(SECRET)
 
 
 def unknown_element(tag: int, value: bytes) -> bytes:
@@ -223,3 +234,32 @@ def found(garden: Garden, folder: Path) -> list[str]:
     haystack = b"\0".join(contents(folder))
     spelled = {each.lower() for each in (*_PLANTED.findall(haystack), *_DAY.findall(haystack))}
     return [place for needle, place in garden.planted.items() if needle.lower() in spelled]
+
+
+def copied(folder: Path, files: dict[str, bytes], kept: Kept = NOTHING, accepted: tuple[str, ...] = ()) -> Folders:
+    """Write files into a source, de-identify it, and give the folders."""
+    source = folder / "source"
+    for name, content in files.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(content)
+    rules = Rules(SECRET, kept)
+    folders = opened(source, folder / "copy", None, settings_of(rules))
+    assert len(list(Copying(folders, rules, accepted))) == len(files)
+    return folders
+
+
+def copies(folders: Folders) -> list[Dataset]:
+    return [dcmread(path) for path in sorted(folders.target.rglob("*.dcm"))]
+
+
+def small_image() -> Dataset:
+    """A CT image of 8 by 8 pixels and little else."""
+    image = Dataset()
+    image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, "1.2.3.4.5"
+    image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID = "1.2.3", "1.2.3.4", "1.2.3.9"
+    image.Modality, image.PatientID, image.PatientName = "CT", PATIENT, "Doe^Jane"
+    image.Rows = image.Columns = 8
+    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
+    image.PixelData = bytes(range(128))
+    return image

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -18,47 +17,27 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 from tests.unit.data.planted import (
+    PATIENT,
     Garden,
     contents,
-    distant_patient,
+    copied,
+    copies,
     filled,
     found,
     planted_file,
+    small_image,
     unknown_element,
     written,
 )
 
-from medfed.data.deidentify.attributes import Rules
-from medfed.data.deidentify.copying import Copying, settings_of
-from medfed.data.deidentify.folders import Folders, opened
-from medfed.data.deidentify.kept import Kept, parse_kept
-from medfed.data.deidentify.secret import Secret
+from medfed.data.deidentify.kept import parse_kept
 
-SECRET = Secret(bytes(range(32)))
-PATIENT = distant_patient(SECRET)
-NOTHING = Kept()
 SYNTAXES = (
     ImplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
 )
-
-
-def copied(folder: Path, files: dict[str, bytes], kept: Kept = NOTHING, accepted: tuple[str, ...] = ()) -> Folders:
-    """Write files into a source, de-identify it, and give the folders."""
-    source = folder / "source"
-    for name, content in files.items():
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_bytes(content)
-    rules = Rules(SECRET, kept)
-    folders = opened(source, folder / "copy", None, settings_of(rules))
-    assert len(list(Copying(folders, rules, accepted))) == len(files)
-    return folders
-
-
-def copies(folders: Folders) -> list[Dataset]:
-    return [dcmread(path) for path in sorted(folders.target.rglob("*.dcm"))]
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda uid: uid.name)
@@ -152,19 +131,6 @@ def test_the_report_has_no_identifier_and_counts_each_file(tmp_path: Path) -> No
     assert report["finished"] is True and report["patients"] == 1
     assert sum(report["attributes"].values()) > 2500
     assert found(garden, folders.target) == []
-
-
-def small_image() -> Dataset:
-    """A CT image of 8 by 8 pixels and little else."""
-    image = Dataset()
-    image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, "1.2.3.4.5"
-    image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID = "1.2.3", "1.2.3.4", "1.2.3.9"
-    image.Modality, image.PatientID, image.PatientName = "CT", PATIENT, "Doe^Jane"
-    image.Rows = image.Columns = 8
-    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
-    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
-    image.PixelData = bytes(range(128))
-    return image
 
 
 def test_references_are_kept_between_files(tmp_path: Path) -> None:

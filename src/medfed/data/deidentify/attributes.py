@@ -85,7 +85,9 @@ class Cleaner:
         if action is Action.REMOVE or (vr in DUMMIES and action is None):
             return Deed.REMOVED, None
         if vr == "UI":
-            return Deed.MAPPED, values.each(element, self._uid)
+            uids = values.texts(element)
+            changed = [uid if not uid or is_standard(uid) else new_uid(self.rules.secret, uid) for uid in uids]
+            return (Deed.MAPPED if changed != uids else Deed.KEPT), changed
         if action is Action.EMPTY:
             return Deed.EMPTIED, values.nothing(vr)
         if action is Action.DUMMY:
@@ -95,9 +97,6 @@ class Cleaner:
         if (keyword in _PIXELS and depth == 0) or is_whole_table(element, source):
             return Deed.KEPT, element.value
         return values.unnamed(element)
-
-    def _uid(self, uid: str) -> str:
-        return uid if not uid or is_standard(uid) else new_uid(self.rules.secret, uid)
 
     def _private(self, element: DataElement, source: Dataset) -> Rewritten:
         """A private attribute stays only in a block that the site keeps, and there only numbers do."""

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 Frame = NDArray[Any]
 """Pixels (rows, columns), or (rows, columns, samples)."""
 
-_LEAST_CONTRAST = 0.25
-"""Of the frame's range, between a stroke and what is around it."""
+_LEVELS = ((0.5, 4), (0.25, 4), (0.15, 8))
+"""(contrast between a stroke and what is around it, of the frame's range; letters that a line then needs)."""
 _LOWEST, _HIGHEST = 5, 48
 """Pixels from foot to top of a letter."""
 _THICKEST = 9
 """Pixels of a stroke."""
 _MOST_SHAPES = 4000
-_LEAST_LETTERS = 4
 _INK = 0.08
 """How far the brightness of one line's letters may differ, as a share of the frame's range."""
 
@@ -48,27 +47,30 @@ class _Shapes:
 def has_text(frame: Frame) -> bool:
     """Whether a frame seems to have a line of text drawn into it."""
     grey = _grey(frame)
-    return grey is not None and any(_has_line(_letters(polarity)) for polarity in (grey, 1 - grey))
+    return grey is not None and any(map(_has_bright_text, (grey, 1 - grey)))
+
+
+def _has_bright_text(grey: Frame) -> bool:
+    from scipy import ndimage
+
+    strokes = ndimage.white_tophat(grey, size=(2 * _THICKEST + 1, 2 * _THICKEST + 1))
+    return any(_has_line(_letters(grey, strokes > contrast), least) for contrast, least in _LEVELS)
 
 
 def _grey(frame: Frame) -> Frame | None:
     """Brightness from 0 to 1, of shape (rows, columns); None where all pixels are alike."""
-    plane = (frame.max(axis=2) if frame.ndim == 3 else frame).astype(np.float32)
+    plane = np.nan_to_num((frame.max(axis=2) if frame.ndim == 3 else frame).astype(np.float64), posinf=0, neginf=0)
     low, high = np.percentile(plane, (0.05, 99.95))
-    if not (np.isfinite(low) and np.isfinite(high)) or high <= low:
-        low, high = float(np.nanmin(plane)), float(np.nanmax(plane))
-    if not high > low:
-        return None
-    grey: Frame = np.nan_to_num(np.clip((plane - low) / (high - low), 0, 1))
-    return grey
+    if high <= low:
+        low, high = plane.min(), plane.max()
+    return np.clip((plane - low) / (high - low), 0, 1).astype(np.float32) if high > low else None
 
 
-def _letters(grey: Frame) -> _Shapes:
-    """Shapes of thin strokes that have the size and fill of letters."""
+def _letters(grey: Frame, strokes: Frame) -> _Shapes:
+    """Shapes of strokes that have the size and fill of letters."""
     from scipy import ndimage
 
-    thin = ndimage.white_tophat(grey, size=(2 * _THICKEST + 1, 2 * _THICKEST + 1))
-    labels, found = ndimage.label(thin > _LEAST_CONTRAST, structure=np.ones((3, 3)))
+    labels, found = ndimage.label(strokes, structure=np.ones((3, 3)))
     boxes = ndimage.find_objects(labels)
     numbers = np.arange(1, found + 1)
     area = np.bincount(labels.ravel(), minlength=found + 1)[1:]
@@ -84,14 +86,14 @@ def _letters(grey: Frame) -> _Shapes:
     return shapes.chosen(like_a_letter)
 
 
-def _has_line(shapes: _Shapes) -> bool:
+def _has_line(shapes: _Shapes, least: int) -> bool:
     """Whether some shapes stand in a row: same foot or top, same size, same brightness, one close after the other."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
     order = np.argsort(shapes.left, kind="stable")[:_MOST_SHAPES]
     shapes = shapes.chosen(order)
-    if len(order) < _LEAST_LETTERS:
+    if len(order) < least:
         return False
     height = shapes.height[:, None]
     other = shapes.height[None, :]
@@ -103,4 +105,4 @@ def _has_line(shapes: _Shapes) -> bool:
     first, second = np.nonzero(beside & alike & foot)
     graph = coo_matrix((np.ones(len(first)), (first, second)), shape=(len(order), len(order)))
     _, line = connected_components(graph, directed=False)
-    return bool(np.bincount(line).max() >= _LEAST_LETTERS)
+    return bool(np.bincount(line).max() >= least)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from medfed.data.deidentify.dates import DUMMIES, Shift, capped_age
@@ -32,8 +31,12 @@ def unnamed(element: DataElement) -> Rewritten:
     """An attribute that the profile leaves as it is: numbers stay, texts of known words, and nothing else."""
     if element.is_empty or is_numeric(element):
         return Deed.KEPT, element.value
-    if element.VR in _SHORT_TEXTS and all(map(is_term, texts(element))):
-        return Deed.KEPT, element.value
+    if element.VR in _SHORT_TEXTS:
+        known = [text if is_term(text) else "" for text in texts(element)]
+        if known == texts(element):
+            return Deed.KEPT, element.value
+        if any(known):  # the place of each value has a meaning: unknown ones are emptied
+            return Deed.REPLACED, known
     if element.VR == "PN":
         return Deed.EMPTIED, None
     return (Deed.UNKNOWN if element.VR in _SHORT_TEXTS | _LONG_TEXTS else Deed.REMOVED), None
@@ -88,8 +91,3 @@ def texts(element: DataElement) -> list[str]:
     value = element.value
     several = [] if element.is_empty else list(value) if element.VM > 1 else [value]
     return [str(getattr(each, "original_string", each)).strip(" \0") for each in several]
-
-
-def each(element: DataElement, change: Callable[[str], str]) -> Any:
-    """The values, changed one by one."""
-    return [change(text) for text in texts(element)]
