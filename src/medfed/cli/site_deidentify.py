@@ -80,7 +80,8 @@ def deidentify(
     try:
         _watch(copying, quiet=as_json)
     finally:
-        report = write_deidentification_report(copying.summary, folders.target)
+        if copying.begun:
+            report = write_deidentification_report(copying.summary, folders.target)
     if as_json:
         print_json({**copying.summary.as_json(), "target": str(folders.target), "private": str(folders.private)})
     else:

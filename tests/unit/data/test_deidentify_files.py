@@ -249,3 +249,24 @@ def test_deep_nesting_does_not_stop_it() -> None:
     content = written(small_image(), ExplicitVRLittleEndian)
     open_item = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
     assert isinstance(deidentify(content + open_item * 5000, RULES), Copy | Refusal)
+
+
+def test_a_decoder_that_panics_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        """As decoders in Rust raise it."""
+
+    def panic(*_: object, **__: object) -> None:
+        raise PanicException
+
+    monkeypatch.setattr("pydicom.pixels.utils.iter_pixels", panic)
+    made = deidentify(CT.read_bytes(), RULES)
+    assert isinstance(made, Copy) and made.suspicion is Suspicion.UNSEEN
+
+
+def test_a_person_who_interrupts_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pydicom.pixels.utils.iter_pixels", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        deidentify(CT.read_bytes(), RULES)

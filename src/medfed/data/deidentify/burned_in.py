@@ -53,7 +53,9 @@ def _seen(source: Dataset, *, is_encapsulated: bool) -> Suspicion | None:
             return Suspicion.COMMENT
         if any(has_text(frame) for frame in iter_pixels(source, raw=True)):
             return Suspicion.TEXT
-    except Exception:  # decoders fail in many ways, and some formats have none installed
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # no decoder may be installed, and those written in Rust panic beyond Exception
         return Suspicion.UNSEEN
     return None
 

@@ -31,7 +31,10 @@ CODE_FIELDS = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
 
 def known_code(item: Dataset) -> tuple[str, str, str] | None:
     """(value, scheme, meaning) of an item that holds a code of the standard's own context groups; else None."""
-    value, scheme = item.get("CodeValue"), item.get("CodingSchemeDesignator")
+    try:
+        value, scheme = item.get("CodeValue"), item.get("CodingSchemeDesignator")
+    except Exception:  # damaged, and so not known
+        return None
     if not isinstance(value, str) or not isinstance(scheme, str):
         return None
     meaning = _meanings().get((scheme, value))

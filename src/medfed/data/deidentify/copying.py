@@ -37,7 +37,7 @@ class Copying:
     """One run over a folder: iterating does one file at a time, and gives what became of it.
 
     Nothing that a file holds stops it. ``summary`` has the counts; they stand in the target, as
-    ``deidentification.json``, from the beginning on.
+    ``deidentification.json``, from the beginning on. ``begun``: whether they do yet.
     """
 
     def __init__(self, folders: Folders, rules: Rules, accepted: Collection[str] = ()) -> None:
@@ -47,6 +47,7 @@ class Copying:
         self._accepted = frozenset(accepted)
         self._files = folders.files()
         self.summary = Summary(settings_of(rules), __version__)
+        self.begun = False
 
     def __len__(self) -> int:
         return len(self._files)
@@ -55,6 +56,7 @@ class Copying:
         """Raises UserError where an accepted name is none of a quarantined file, and where nothing can be written."""
         with Journal(self._folders.journal) as journal:
             self._check_accepted(journal)
+            self.begun = True
             self._write_summary()
             try:
                 for path in self._files:

@@ -57,7 +57,9 @@ def read(content: bytes) -> FileDataset:
     if _DEFLATED in content[: HEAD + _LONGEST_META]:
         _check_growth(content)
     try:
-        return dcmread(BytesIO(content))
+        source = dcmread(BytesIO(content))
+        list(source.file_meta)  # reads each element, all of which are needed whole
+        return source
     except Exception as error:  # damaged bytes make a reader fail in any way; what it says may quote them
         raise Unreadable from error
 
