@@ -207,7 +207,7 @@ def _draw(dataset: Dataset) -> None:
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
     if "NumberOfFrames" in dataset:
         del dataset.NumberOfFrames
-    for keyword in ("FloatPixelData", "DoubleFloatPixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+    for keyword in ("FloatPixelData", "DoubleFloatPixelData"):  # beside Pixel Data, a file is refused
         if keyword in dataset:
             del dataset[keyword]
     dataset[0x7FE00010] = DataElement(0x7FE00010, "OW", bytes(range(256)) * 2)

@@ -124,6 +124,7 @@ def as_class(sop_class: str, **attributes: Any) -> bytes:
         (as_class("1.2.840.10008.5.1.4.1.1.2", EncapsulatedDocument=b"%PDF"), Refusal.DOCUMENT),
         (as_class("1.2.840.10008.5.1.4.1.1.2", PixelData=bytes(130)), Refusal.WRONG_SIZE),
         (as_class("1.2.840.10008.5.1.4.1.1.2", PixelData=bytes(126)), Refusal.WRONG_SIZE),
+        (as_class("1.2.840.10008.5.1.4.1.1.2", FloatPixelData=bytes(256)), Refusal.WRONG_SIZE),
     ],
 )
 def test_what_cannot_be_cleaned_is_refused(content: bytes, reason: Refusal) -> None:
@@ -270,3 +271,14 @@ def test_a_person_who_interrupts_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("pydicom.pixels.utils.iter_pixels", interrupt)
     with pytest.raises(KeyboardInterrupt):
         deidentify(CT.read_bytes(), RULES)
+
+
+def test_an_overlay_in_the_bits_of_the_pixels_waits_for_a_person() -> None:
+    image = small_image()
+    image.add(DataElement(0x60000100, "US", 1))
+    image.add(DataElement(0x60000102, "US", 12))
+    made = deidentify(written(image, ExplicitVRLittleEndian), RULES)
+    assert isinstance(made, Copy) and made.suspicion is Suspicion.OVERLAY
+    image[0x60000102].value = 0
+    made = deidentify(written(image, ExplicitVRLittleEndian), RULES)
+    assert isinstance(made, Copy) and made.suspicion is None

@@ -14,6 +14,7 @@ from medfed.data.deidentify.dates import DUMMIES, is_of_care
 from medfed.data.deidentify.kept import Kept
 from medfed.data.deidentify.patient import Patient
 from medfed.data.deidentify.profile import Action, basic_profile
+from medfed.data.deidentify.refusals import PIXELS
 from medfed.data.deidentify.secret import Secret
 from medfed.data.deidentify.tables import is_whole_table
 from medfed.data.deidentify.tally import Deed, Tally
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from pydicom.dataelem import DataElement
     from pydicom.dataset import Dataset
 
-_PIXELS = frozenset(
-    {"PixelData", "FloatPixelData", "DoubleFloatPixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"}
-)
 _PSEUDONYMS = frozenset({"PatientName", "PatientID"})
 _NO_GROUPS = frozenset({0x0000, 0x0002, 0x0004})
 _CURVES_AND_OVERLAYS = frozenset({0x50, 0x60})
@@ -94,7 +92,7 @@ class Cleaner:
             return values.dummy(vr)
         if vr == "SQ":
             return Deed.KEPT, [self.cleaned(item, depth=depth + 1) for item in element.value]
-        if (keyword in _PIXELS and depth == 0) or is_whole_table(element, source):
+        if (keyword in PIXELS and depth == 0) or is_whole_table(element, source):
             return Deed.KEPT, element.value
         return values.unnamed(element)
 

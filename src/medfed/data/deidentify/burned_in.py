@@ -20,6 +20,7 @@ class Suspicion(enum.StrEnum):
     FACE = "the file says that a person could be recognised, or it is a photograph"
     SCREEN = "ultrasound, a captured screen or a scanned page, which often show identifiers"
     TEXT = "its pixels seem to have text drawn into them"
+    OVERLAY = "it has an overlay in unused bits of its pixels, which the profile does not remove"
     COMMENT = "its compressed pixels carry a comment"
     UNSEEN = "its pixels could not be decoded, so nothing looked at them"
 
@@ -29,6 +30,8 @@ _PHOTOGRAPHS = ("77.1.1", "77.1.4")
 _SCREENS = ("6.", "3.", "7")
 _SCREEN_MODALITIES = frozenset(["US", "IVUS", "BDUS", "OT", "SC", "ES", "DOC", "HC", "SMR"])
 _SCREEN_WORDS = ("SCREEN", "SECONDARY CAPTURE", "DOSE_INFO", "REPORT", "LABEL", "OVERVIEW")
+_OVERLAYS, _BIT = 0x60, 0x0102
+"""The repeating group of overlays, and the element that says in which bit of the pixels one is (PS3.3, C.9.2)."""
 _CAPTURED = frozenset(["DI", "DF", "DRW", "SD", "SI", "WSD", "DV"])
 
 
@@ -42,6 +45,8 @@ def suspicion_of(source: Dataset, *, is_encapsulated: bool) -> Suspicion | None:
         return Suspicion.SCREEN
     if not any(keyword in source for keyword in PIXELS):
         return None
+    if any(tag.group >> 8 == _OVERLAYS and tag.element == _BIT and source[tag].value for tag in list(source.keys())):
+        return Suspicion.OVERLAY
     return _seen(source, is_encapsulated=is_encapsulated)
 
 

@@ -91,14 +91,16 @@ def _known() -> frozenset[str]:
 
 def _is_whole(source: Dataset, *, is_encapsulated: bool) -> bool:
     """Whether native pixel data are exactly the image: nothing can hide behind it, nothing is missing."""
-    pixels = next((source[keyword].value for keyword in PIXELS if keyword in source), None)
-    if is_encapsulated or pixels is None:
+    present = [keyword for keyword in PIXELS if keyword in source]
+    if len(present) > 1:
+        return False
+    if is_encapsulated or not present:
         return True
     from pydicom.pixels.utils import get_expected_length
 
     try:
         expected = get_expected_length(source)
-        return len(pixels) in (expected, expected + expected % 2)
+        return len(source[present[0]].value) in (expected, expected + expected % 2)
     except Exception:  # an image without rows, or with a word for their number
         return False
 
