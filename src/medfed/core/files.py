@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from medfed.core.errors import RunFolderError
+from medfed.core.errors import RunFolderError, UserError
 
 
 def write_atomically(
@@ -57,6 +58,30 @@ def written_whole(path: Path, *, durable: bool = False, spare: Path | None = Non
             f"cannot write ({error.strerror or error})",
             where=str(path),
             remedy="free disk space or mend the folder's permissions, then go on with: medfed run --resume DIR",
+        ) from error
+
+
+def write_once(path: Path, content: bytes, *, mode: int) -> None:
+    """Write a key whole under another name, durably, then link it, unless another process was first.
+
+    Its folder is made if it is missing, for its owner alone. Raises UserError or RunFolderError where it cannot be
+    written.
+    """
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(draft, content, durable=True, mode=mode)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, path)
+        finally:
+            draft.unlink()
+        sync_folder(path.parent)
+    except OSError as error:
+        raise UserError(
+            f"the key cannot be written ({error.strerror})",
+            where=str(path),
+            remedy="mend the folder's permissions, or name another folder",
         ) from error
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from medfed.core.errors import UserError
-from medfed.core.files import sync_folder, write_atomically
+from medfed.core.files import write_once
 
 
 @dataclass(frozen=True)
@@ -87,10 +85,10 @@ def load_or_create_key(folder: Path, party: str) -> SigningKey:
     """
     private, public = folder / f"{party}.key", folder / f"{party}.pub"
     if not private.exists():
-        _create(private, SigningKey.generate().pem(), mode=0o600)
+        write_once(private, SigningKey.generate().pem(), mode=0o600)
     key = _read_private_key(private)
     if not public.exists():
-        _create(public, key.verify_key.pem(), mode=0o644)
+        write_once(public, key.verify_key.pem(), mode=0o644)
     if read_public_key(public) != key.verify_key:
         raise UserError(
             "the public key does not belong to the private key beside it",
@@ -111,26 +109,6 @@ def read_public_key(path: Path) -> VerifyKey:
     if not isinstance(key, Ed25519PublicKey):
         raise UserError("this is not an Ed25519 public key", where=str(path))
     return VerifyKey(key.public_bytes_raw())
-
-
-def _create(path: Path, content: bytes, *, mode: int) -> None:
-    """Write a file whole under another name, then link it, unless another process was first."""
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(draft, content, durable=True, mode=mode)
-        try:
-            with contextlib.suppress(FileExistsError):
-                os.link(draft, path)
-        finally:
-            draft.unlink()
-        sync_folder(path.parent)
-    except OSError as error:
-        raise UserError(
-            f"the key cannot be written ({error.strerror})",
-            where=str(path),
-            remedy="mend the folder's permissions, or name another by MEDFED_HOME",
-        ) from error
 
 
 def _read_private_key(path: Path) -> SigningKey:

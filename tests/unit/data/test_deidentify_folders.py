@@ -1,0 +1,203 @@
+"""Runs over a folder: gone on with, kept apart, accepted; and the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+from tests.unit.cli.cli_runs import Workplace
+from tests.unit.data.planted import SECRET, small_image, written
+
+from medfed.core.errors import UserError
+from medfed.data.deidentify.attributes import Rules
+from medfed.data.deidentify.copying import Copying, settings_of
+from medfed.data.deidentify.folders import Folders, opened
+from medfed.data.deidentify.journal import Action, Line
+from medfed.data.deidentify.secret import Secret
+
+RULES = Rules(SECRET)
+NAME = "Featherstonehaugh"
+
+
+def image(number: int, **attributes: str) -> bytes:
+    made: Dataset = small_image()
+    made.SOPInstanceUID, made.PatientName = f"1.2.3.4.{number}", f"{NAME}^Cholmondeley"
+    for keyword, value in attributes.items():
+        setattr(made, keyword, value)
+    return written(made, ExplicitVRLittleEndian)
+
+
+def source(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        path = folder / "source" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder / "source"
+
+
+def run(folder: Path, *accepted: str, rules: Rules = RULES) -> tuple[list[Line], Copying, Folders]:
+    folders = opened(folder / "source", folder / "copy", None, settings_of(rules))
+    copying = Copying(folders, rules, accepted)
+    return list(copying), copying, folders
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.dcm")}
+
+
+def test_a_second_run_does_nothing_again_and_new_files_are_added(tmp_path: Path) -> None:
+    source(tmp_path, {"a.dcm": image(1), "b.dcm": image(2)})
+    _, _, folders = run(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in folders.target.rglob("*.dcm")}
+    source(tmp_path, {"c.dcm": image(3)})
+    _, copying, _ = run(tmp_path)
+    assert copying.summary.done_before == 2 and copying.summary.copied == 3
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert copying.summary.deeds["uids_replaced"] == 3 * 4  # counted over all runs: four UIDs in each of three
+
+
+def test_a_run_that_was_killed_is_gone_on_with_to_the_same_bytes(tmp_path: Path) -> None:
+    files = {f"{number}.dcm": image(number) for number in range(6)}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    source(whole, files)
+    source(broken, files)
+    run(whole)
+    folders = opened(broken / "source", broken / "copy", None, settings_of(RULES))
+    killed = iter(Copying(folders, RULES))
+    for _ in range(3):
+        next(killed)
+    killed.close()
+    assert json.loads(folders.report.read_text())["finished"] is False
+    with folders.journal.open("ab") as journal:
+        journal.write(b'{"source": "3.dcm", "dig')  # half a line, as a kill leaves it
+    _, copying, _ = run(broken)
+    assert copying.summary.done_before == 3 and copying.summary.finished
+    assert snapshot(broken / "copy") == snapshot(whole / "copy")
+    assert run(broken)[1].summary.done_before == 6
+
+
+def test_a_changed_file_is_done_again_and_a_missing_copy_too(tmp_path: Path) -> None:
+    source(tmp_path, {"a.dcm": image(1), "b.dcm": image(2)})
+    _, _, folders = run(tmp_path)
+    next(folders.target.rglob("*.dcm")).unlink()
+    source(tmp_path, {"a.dcm": image(1, Modality="MR")})
+    _, copying, _ = run(tmp_path)
+    assert copying.summary.copied == 2
+    assert sorted(dcmread(path).Modality for path in folders.target.rglob("*.dcm")) == ["CT", "MR"]
+
+
+def test_one_name_for_two_unlike_files_is_refused_and_doubles_are_counted(tmp_path: Path) -> None:
+    source(tmp_path, {"a.dcm": image(1), "b.dcm": image(1), "c.dcm": image(1, Modality="MR")})
+    lines, copying, _ = run(tmp_path)
+    assert [line.action for line in lines] == [Action.COPIED, Action.DOUBLE, Action.REFUSED]
+    assert copying.summary.refused == {"same_name": 1}
+    assert [line.action for line in run(tmp_path)[0]] == [Action.COPIED, Action.DOUBLE, Action.REFUSED]
+
+
+def test_quarantined_files_are_copied_once_a_person_looked(tmp_path: Path) -> None:
+    source(tmp_path, {"a.dcm": image(1, BurnedInAnnotation="YES"), "b.dcm": image(2, BurnedInAnnotation="YES")})
+    lines, copying, folders = run(tmp_path)
+    assert copying.summary.quarantined == {"says_so": 2} and not list(folders.target.rglob("*.dcm"))
+    assert NAME.encode() not in b"".join(snapshot(folders.quarantine).values())
+    with pytest.raises(UserError, match="no quarantined file has this name"):
+        run(tmp_path, "P-NOBODY")
+    instance = lines[0].copy.removesuffix(".dcm").split("/")[-1]
+    _, copying, _ = run(tmp_path, instance)
+    assert (copying.summary.copied, copying.summary.accepted) == (1, 1)
+    assert len(snapshot(folders.quarantine)) == 1
+    assert dcmread(next(folders.target.rglob("*.dcm"))).BurnedInAnnotation == "NO"
+    _, copying, _ = run(tmp_path)
+    assert copying.summary.copied == 1 and copying.summary.quarantined == {"says_so": 1}
+
+
+def test_folders_are_kept_apart(tmp_path: Path) -> None:
+    inside = source(tmp_path, {"a.dcm": image(1)})
+    (tmp_path / "link").symlink_to(inside)
+    for bad, private in (
+        (inside / "copy", None),
+        (inside, None),
+        (tmp_path / "link" / "copy", None),
+        (tmp_path, None),
+        (tmp_path / "copy", inside / "private"),
+        (tmp_path / "copy", tmp_path / "copy" / "private"),
+    ):
+        with pytest.raises(UserError, match="must not lie in one another"):
+            opened(inside, bad, private, settings_of(RULES))
+    assert sorted(path.name for path in inside.iterdir()) == ["a.dcm"]
+
+
+def test_a_target_of_another_kind_key_or_setting_is_refused(tmp_path: Path) -> None:
+    source(tmp_path, {"a.dcm": image(1)})
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "thesis.txt").write_text("not mine")
+    with pytest.raises(UserError, match="holds something"):
+        run(tmp_path)
+    (tmp_path / "copy" / "thesis.txt").unlink()
+    run(tmp_path)
+    with pytest.raises(UserError, match="another key"):
+        run(tmp_path, rules=Rules(Secret(b"other" * 7)))
+
+
+def test_odd_files_are_refused_and_stop_nothing(tmp_path: Path) -> None:
+    folder = source(tmp_path, {"a.dcm": image(1), "empty": b"", os.fsdecode(b"\xff\xfename.dcm"): image(2)})
+    os.mkfifo(folder / "pipe")
+    (folder / "broken link").symlink_to(folder / "nowhere")
+    _, copying, folders = run(tmp_path)
+    assert copying.summary.copied == 2
+    assert copying.summary.refused == {"not_dicom": 1, "no_file": 2}
+    assert stat.S_IMODE(folders.private.stat().st_mode) == 0o700
+    assert stat.S_IMODE(folders.journal.stat().st_mode) == 0o600
+
+
+@pytest.fixture
+def work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Workplace:
+    return Workplace(tmp_path, capsys)
+
+
+def test_the_command_writes_a_copy_and_reports_without_a_name(work: Workplace) -> None:
+    folder = source(work.folder, {f"{NAME}/a.dcm": image(1), f"{NAME}/b.dcm": image(2, BurnedInAnnotation="YES")})
+    arguments = ("site", "deidentify", folder, work.folder / "copy", "--key", work.folder / "key")
+    ended = work.medfed(*arguments)
+    assert ended.status == 0 and NAME not in ended.told
+    assert "1 file of 1 patient in the copy" in ended.out and "quarantined 1" in ended.out
+    page = (work.folder / "copy" / "report.html").read_text()
+    assert NAME not in page and "1 file of 1 patient" in page and "What it does not cover" in page
+    assert not any(NAME in str(path) for path in (work.folder / "copy").rglob("*"))
+    assert NAME in (work.folder / "copy.private" / "files.jsonl").read_text()  # which stays at the site
+    told = json.loads(work.medfed(*arguments, "--accept", "all", "--json").out)
+    assert (told["copied"], told["accepted"], told["quarantined"]) == (2, 1, {})
+    assert stat.S_IMODE((work.folder / "key").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        (("--keep", "PatientName"), "--keep PatientName"),
+        (("--accept", "P-NOBODY"), "no quarantined file"),
+        (("--private", "source/private"), "must not lie in one another"),
+    ],
+)
+def test_a_mistake_of_the_user_is_explained(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], cause: str
+) -> None:
+    monkeypatch.chdir(work.folder)
+    source(work.folder, {"a.dcm": image(1)})
+    ended = work.medfed("site", "deidentify", "source", "copy", "--key", "key", *options)
+    assert ended.status == 2 and cause in ended.err and "Traceback" not in ended.told
+
+
+def test_without_a_site_the_key_must_be_named(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(work.folder)
+    source(work.folder, {"a.dcm": image(1)})
+    ended = work.medfed("site", "deidentify", "source", "copy")
+    assert ended.status == 2 and "no site in this folder" in ended.err
+    assert work.medfed("site", "deidentify", "nowhere", "copy", "--key", "key").status == 2
+    (work.folder / "identity.json").write_text(json.dumps({"site": "north"}))
+    assert work.medfed("site", "deidentify", "source", "copy").status == 0
+    assert (work.folder / "keys" / "deidentification.key").is_file()
