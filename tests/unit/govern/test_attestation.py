@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from medfed.core.errors import Unattested, UserError
+from medfed.core.errors import TaskError, Unattested, UserError
 from medfed.core.protocols import Claim
 from medfed.govern.attestation import ATTESTORS, check_evidence, evidence
 from medfed.govern.attestors.software import measured
 from medfed.govern.keys import SigningKey
 from medfed.spec.attestation import Attestation
+from medfed.spec.site import load_site
 from medfed.version import __version__
 
 KEY = SigningKey.generate()
@@ -188,3 +189,13 @@ def test_software_and_nothing_else_comes_with_the_package() -> None:
     assert ATTESTORS.names() == ["software"]
     with pytest.raises(UserError, match="no kind of evidence"):
         ATTESTORS.get("tdx")
+
+
+def test_a_demand_that_allows_no_build_is_a_mistake_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text("contact: x\nattestation: {demand: software}\n")
+    with pytest.raises(TaskError, match="demands evidence and allows no build") as refused:
+        load_site(tmp_path / "site.yaml")
+    assert "site.yaml:2" in str(refused.value) and "medfed doctor" in str(refused.value)
+    (tmp_path / "site.yaml").write_text("contact: x\nattestation: {demand: software, measurements: [short]}\n")
+    with pytest.raises(TaskError, match="measurement of 64 characters"):
+        load_site(tmp_path / "site.yaml")
