@@ -10,7 +10,8 @@
 - ``secagg/SITES/PARAMETERS/…``: the same for other numbers of sites and parameters, a fifth of them dropping out or
   none; beside adding the same updates in the clear.
 
-- ``dpsgd/cnn``, ``dpsgd/mlp``: an update under record-level differential privacy, beside one without.
+- ``dpsgd/cnn``, ``dpsgd/mlp``, ``dpsgd/resnet18``: an update under record-level differential privacy, beside one
+  without. ResNet-18, with group normalisation, needs the extra ``imaging``.
 
 Whole sums are formed in one process by the code that runs at sites and coordinator, and each total is compared with the
 plain one. A figure is the median over repetitions. Masks alone and sums alternate.

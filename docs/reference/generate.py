@@ -189,6 +189,9 @@ SITE_MEANINGS = {
     "policy": "What is allowed here: the keys of the [policy file](site-policy.md). If absent, nothing is.",
     "approvals.required": "Every task waits for a steward's approval. Nothing else can be written.",
     "approvals.auto_approve": "Tasks approved beforehand, by the digest that `medfed check TASK` prints.",
+    "attestation.demand": "The kind of evidence of its build that the coordinator must show before anything of it is "
+    "answered: `software`, one of an installed verifier, or `none`. See [attestation](../explanation/attestation.md).",
+    "attestation.measurements": "The builds that are allowed: what `medfed doctor` prints at the coordinator.",
 }
 
 CONSORTIUM_MEANINGS = {
@@ -196,6 +199,9 @@ CONSORTIUM_MEANINGS = {
     "coordinator.host": "The name or IPv4 address under which the sites reach the coordinator.",
     "coordinator.port": "The one port that sites dial.",
     "coordinator.admin_port": "The port of the coordinator's own administrators. Sites need no way to it.",
+    "attestation.demand": "The kind of evidence of its build that a site must give before it is sent a task: "
+    "`software`, one of an installed verifier, or `none`. See [attestation](../explanation/attestation.md).",
+    "attestation.measurements": "The builds that are allowed: what `medfed doctor` prints at the sites.",
     "sites": "The hospitals by name, at least one: at most 63 of `A-Z`, `a-z`, `0-9`, `_` and `-`, the first a letter "
     "or digit. Not `admin`, `coordinator`, `federated`, `localhost`, `pooled`, `server`, nor the coordinator's host.",
     "sites.*.contact": "Whom to call there to hear the fingerprint of the site's keys. It is also the contact that the "

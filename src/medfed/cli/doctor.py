@@ -19,7 +19,7 @@ class Finding:
 
 
 def doctor(as_json: Json = False) -> None:
-    """Look whether this machine is ready: Python, packages, keys, disk.
+    """Look whether this machine is ready: Python, packages, keys, disk. Tells this build's measurement too.
 
     \b
     Example:
@@ -44,6 +44,7 @@ def examine() -> list[Finding]:
 
     from medfed.core.errors import MedFedError
     from medfed.engine.outcome import environment
+    from medfed.govern.attestors.software import measured
     from medfed.govern.keys import home, load_or_create_key
 
     found = environment()
@@ -52,6 +53,7 @@ def examine() -> list[Finding]:
     whole = all(map(find_spec, ("monai", "pydicom", "gdcm", "openjpeg", "rle", "nibabel")))
     imaging = "installed" if whole else "not installed (needed for images only)"
     findings.append(Finding("extra imaging", True, imaging))
+    findings.append(Finding("measurement", True, measured()))
     try:
         load_or_create_key(home() / "keys", "simulation")
         findings.append(Finding("keys", True, str(home() / "keys")))

@@ -77,6 +77,7 @@ class RefusalReason(enum.StrEnum):
     SECURE_SUM = "secure_sum"
     BUDGET = "policy.epsilon"
     PLANNED_STEPS = "privacy.record"
+    ATTESTATION = "attestation"
     LEDGER = "ledger_unwritable"
 
 
@@ -96,6 +97,15 @@ class Refused(MedFedError):
     ) -> None:
         super().__init__(cause, remedy=remedy, where=where)
         self.reason = reason
+
+
+class Unattested(Refused):
+    """A party did not prove that it runs an allowed build (exit 3)."""
+
+    code = "attestation"
+
+    def __init__(self, cause: str, *, remedy: str = "", where: str = "") -> None:
+        super().__init__(cause, reason=RefusalReason.ATTESTATION, remedy=remedy, where=where)
 
 
 class QuorumLost(MedFedError):

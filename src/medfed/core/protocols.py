@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -120,6 +120,42 @@ class SiteStack(Protocol):
 
     def predict(self, weights: Vector, split: Split) -> Sequence[Predictions]:
         """As :meth:`SiteContext.predict` at every site."""
+        ...
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What evidence of a build has to be bound to.
+
+    party: who shows it. tls_key: SHA-256, in hex, of the public key (DER, SubjectPublicKeyInfo) of the certificate by
+    which that party is connected. nonce: 32 random bytes of whoever verifies, in hex, used once.
+    """
+
+    party: str
+    tls_key: str
+    nonce: str
+
+
+class Attestor(Protocol):
+    """Evidence of which build a machine runs, of one kind: made at one party, verified at the other.
+
+    The class is called without arguments. A package brings one by the entry-point group ``medfed.attestation``: the
+    place for SEV-SNP and TDX.
+    """
+
+    def generate(self, claim: Claim, sign: Callable[[bytes], bytes]) -> bytes:
+        """The token for a claim. sign: by the party's own key, for kinds whose hardware does not sign.
+
+        Raises MedFedError where this machine cannot give it.
+        """
+        ...
+
+    def verify(self, token: bytes, claim: Claim, verifies: Callable[[bytes, bytes], bool]) -> str:
+        """The measurement, 64 hexadecimal digits, that the token proves for the claim.
+
+        verifies: whether a signature (first) of the party's own key covers a message. Raises Unattested where the token
+        is not evidence of this kind, or of another claim.
+        """
         ...
 
 

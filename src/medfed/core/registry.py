@@ -26,7 +26,8 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Plugins of one kind.
 
-    kind: the word for messages; its plural names the entry points' group (``medfed.models``, say).
+    kind: the word for messages; its plural names the entry points' group (``medfed.models``, say), unless ``group``
+    does.
     package: the package that is scanned. attribute: the module attribute that is the plugin. A module may state
     ``REQUIRES = ("extra", …)`` and ``IMPORTS = ("module", …)``: the extras that bring the modules.
     """
@@ -34,6 +35,7 @@ class Registry(Generic[T]):
     kind: str
     package: str
     attribute: str
+    group: str = ""
 
     @cached_property
     def _modules(self) -> frozenset[str]:
@@ -43,7 +45,7 @@ class Registry(Generic[T]):
 
     @cached_property
     def _entry_points(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=f"medfed.{self.kind}s")}
+        return {point.name: point for point in entry_points(group=self.group or f"medfed.{self.kind}s")}
 
     def names(self) -> list[str]:
         """Every known name, sorted, without importing any."""

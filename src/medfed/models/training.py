@@ -106,7 +106,7 @@ def train(
                 network.gradient.zero_()
                 value.backward()  # type: ignore[no-untyped-call]
             else:
-                private.write(network.gradient, inputs, truth)
+                private.write(network.gradient, network.laid_out(inputs), truth)
             if transform is not None:
                 transform(network.gradient, network.weights)
             if federation.clip_norm is not None:

@@ -2,9 +2,10 @@
 
 :class:`PerRow` forms every row's gradient and works for any network that can be batched by ``torch.func.vmap``: each
 row goes through the network by itself, so nothing of another can be in its gradient. :class:`Bookkeeping` does for
-chains of linear layers and convolutions what Bu et al. 2023 ("Differentially private optimization on large model at
-small cost") do: one ordinary backward pass gives the layers' inputs a and output gradients b; norms follow from these
-without the gradients, ‖a bᵀ‖² = ‖a‖²‖b‖² in a linear layer, and the clipped sum is a product of a with b scaled.
+networks of known layers that keep rows apart (:mod:`medfed.privacy.rowwise`) what Bu et al. 2023 ("Differentially
+private optimization on large model at small cost") do: one ordinary backward pass gives the layers' inputs a and output
+gradients b; the norms follow from these, and the clipped sum is the product of a with b scaled
+(:mod:`medfed.privacy.layer_gradients`).
 """
 
 from __future__ import annotations
@@ -17,18 +18,24 @@ from medfed.core.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from medfed.privacy.rowwise import RowwiseNetwork
+
 Losses: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
 """(network outputs (n, k), targets (n,)) → each row's own loss, shape (n,)."""
 
-_ELEMENTS = 2**23
+_GRADIENTS = 2**23
 """Numbers of single rows' gradients that are held at once: 32 MiB."""
+
+_HELD, _MOST_ROWS = 2**26, 256
+"""Numbers that layers take in and give out, and what is made of them, that are held at once: 256 MiB; and rows."""
 
 
 class ClippedSum(Protocol):
     """Σ_i g_i · min(1, C / ‖g_i‖₂) over some rows; a row whose gradient is not finite adds nothing."""
 
-    rows_at_once: int
-    """Rows of a call, for bounded memory."""
+    def rows_at_once(self, features: torch.Tensor) -> int:
+        """The rows of a call, for bounded memory, of rows such as these, of which there is at least one."""
+        ...
 
     def __call__(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The flat sum, float32 of shape (d,), over at least one row."""
@@ -37,16 +44,16 @@ class ClippedSum(Protocol):
 
 def clipped_sum(module: torch.nn.Module, losses: Losses, clip_norm: float) -> ClippedSum:
     """The cheaper of both ways that the network allows."""
-    chain = chain_of(module)
-    return PerRow(module, losses, clip_norm) if chain is None else Bookkeeping(chain, losses, clip_norm)
+    from medfed.privacy.rowwise import RowwiseNetwork
+
+    rowwise = RowwiseNetwork.of(module)
+    return PerRow(module, losses, clip_norm) if rowwise is None else Bookkeeping(rowwise, losses, clip_norm)
 
 
 def factors(squared_norms: torch.Tensor, clip_norm: float) -> torch.Tensor:
     """min(1, C / ‖g_i‖₂) from ‖g_i‖₂², shape (n,); 0 where that is not finite."""
-    import torch
-
-    found = (clip_norm / squared_norms.sqrt()).clamp(max=1.0)  # of a gradient of zeros: min(1, ∞)
-    return torch.where(torch.isfinite(squared_norms), found, torch.zeros_like(found))
+    found = clip_norm * squared_norms.rsqrt()  # of a gradient of zeros: min(1, ∞); of an infinite one: 0
+    return found.clamp(max=1.0).nan_to_num(nan=0.0)
 
 
 class PerRow:
@@ -56,7 +63,10 @@ class PerRow:
         self._module = module
         self._losses = losses
         self._clip_norm = clip_norm
-        self.rows_at_once = max(1, _ELEMENTS // max(1, sum(p.numel() for p in module.parameters())))
+
+    def rows_at_once(self, features: torch.Tensor) -> int:
+        """As :meth:`ClippedSum.rows_at_once`: by the size of a gradient."""
+        return max(1, _GRADIENTS // max(1, sum(p.numel() for p in self._module.parameters())))
 
     def __call__(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The flat sum. Raises UserError where the network cannot be batched."""
@@ -99,105 +109,40 @@ def _places(module: torch.nn.Module, parameters: Sequence[torch.Tensor]) -> dict
 
 
 class Bookkeeping:
-    """One backward pass for a chain of layers (see the module)."""
+    """One backward pass for all rows (see the module)."""
 
-    def __init__(self, chain: Sequence[torch.nn.Module], losses: Losses, clip_norm: float) -> None:
-        self._chain = chain
+    def __init__(self, network: RowwiseNetwork, losses: Losses, clip_norm: float) -> None:
+        self._network = network
         self._losses = losses
         self._clip_norm = clip_norm
-        widest = max((sum(p.numel() for p in layer.parameters()) for layer in chain), default=1)
-        self.rows_at_once = max(1, min(256, _ELEMENTS // max(1, widest)))
+        self._rows: dict[torch.Size, int] = {}
+
+    def rows_at_once(self, features: torch.Tensor) -> int:
+        """As :meth:`ClippedSum.rows_at_once`: by what the layers hold of one row."""
+        import torch
+
+        from medfed.privacy.layer_gradients import numbers_held
+
+        shape = features.shape[1:]
+        if shape not in self._rows:
+            with torch.enable_grad():
+                taken = self._network.checked(features[:1].clone())
+            held = sum(numbers_held(each.layer, each.entering, each.leaving) for each in taken)
+            self._rows[shape] = max(1, min(_MOST_ROWS, _HELD // max(1, held)))
+        return self._rows[shape]
 
     def __call__(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The flat sum."""
         import torch
 
-        layers, inputs, outputs, value = [], [], [], features
-        for layer in self._chain:
-            entering, value = value, layer(value)
-            if next(layer.parameters(), None) is not None:
-                layers.append(layer)
-                inputs.append(entering.detach())
-                outputs.append(value)
-        slopes = torch.autograd.grad(self._losses(value, targets).sum(), outputs)
+        from medfed.privacy.layer_gradients import layer_gradients
+
+        outputs, taken = self._network(features)
+        slopes = torch.autograd.grad(self._losses(outputs, targets).sum(), [each.left for each in taken])
         with torch.no_grad():
-            each = [_Layer.of(*found) for found in zip(layers, inputs, slopes, strict=True)]
+            each = [layer_gradients(t.layer, t.entering, slope) for t, slope in zip(taken, slopes, strict=True)]
             scale = factors(torch.stack([layer.squared_norms for layer in each]).sum(0), self._clip_norm)
             finite = scale > 0
-            kept = slice(None) if bool(finite.all()) else finite  # to pick rows takes longer than to sum them
-            return torch.cat([part for layer in each for part in layer.sums(scale[kept], kept)])
-
-
-class _Layer:
-    """A layer's part in the rows' gradients: of its weight, as a product or formed; and of its bias, if it has one."""
-
-    def __init__(
-        self,
-        product: tuple[torch.Tensor, torch.Tensor] | None,
-        formed: torch.Tensor | None,
-        bias: torch.Tensor | None,
-    ) -> None:
-        """product: outputs' gradients b (n, o) and inputs a (n, i). formed: (n, …). bias: (n, o)."""
-        self._product, self._formed, self._bias = product, formed, bias
-        if product is not None:
-            b, a = product
-            self.squared_norms = b.square().sum(1) * a.square().sum(1)
-        elif formed is not None:
-            self.squared_norms = formed.square().flatten(1).sum(1)
-        if bias is not None:
-            self.squared_norms = self.squared_norms + bias.square().sum(1)
-
-    @classmethod
-    def of(cls, layer: torch.nn.Module, entering: torch.Tensor, slope: torch.Tensor) -> _Layer:
-        """From a layer's inputs and the loss's gradient by its outputs."""
-        from torch import nn
-        from torch.nn import functional
-
-        has_bias = layer.bias is not None
-        if isinstance(layer, nn.Conv2d):
-            assert not isinstance(layer.padding, str)  # noqa: S101 - as chain_of takes none
-            patches = functional.unfold(entering, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-            flat = slope.flatten(2)
-            return cls(None, flat @ patches.transpose(1, 2), flat.sum(2) if has_bias else None)
-        if entering.dim() == 2:
-            return cls((slope, entering), None, slope if has_bias else None)
-        slope, entering = slope.flatten(1, -2), entering.flatten(1, -2)
-        return cls(None, slope.transpose(1, 2) @ entering, slope.sum(1) if has_bias else None)
-
-    def sums(self, scale: torch.Tensor, kept: torch.Tensor | slice) -> list[torch.Tensor]:
-        """Σ_i scale_i · g_i of the weight and of the bias, each flat, over the rows that are kept: those finite."""
-        if self._product is not None:
-            b, a = self._product
-            weight = (b[kept] * scale.unsqueeze(1)).T @ a[kept]
-        else:
-            assert self._formed is not None  # noqa: S101 - one of both is given
-            weight = scale @ self._formed[kept].flatten(1)
-        return [weight.flatten()] + ([] if self._bias is None else [scale @ self._bias[kept]])
-
-
-def chain_of(module: torch.nn.Module) -> list[torch.nn.Module] | None:
-    """The layers of a network that is nothing but a chain of them, each known and used once; else None."""
-    from torch import nn
-
-    if type(module) is nn.Sequential:
-        chains = [chain_of(layer) for layer in module]
-        layers = [layer for chain in chains for layer in chain or ()]
-        repeated = len({id(p) for layer in layers for p in layer.parameters()}) < sum(
-            1 for layer in layers for _ in layer.parameters()
-        )
-        return None if None in chains or repeated else layers
-    return [module] if _known(module) else None
-
-
-def _known(layer: torch.nn.Module) -> bool:
-    """Whether a layer treats each row by itself, and its gradient has the form that :class:`_Layer` takes."""
-    from torch import nn
-
-    if any(not p.requires_grad for p in layer.parameters()) or layer._forward_hooks or layer._forward_pre_hooks:
-        return False
-    if type(layer) is nn.Conv2d:
-        return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    if type(layer) is nn.Flatten:
-        return layer.start_dim == 1
-    plain = (nn.Linear, nn.Dropout, nn.Identity, nn.Tanh, nn.Sigmoid, nn.GELU, nn.MaxPool2d, nn.AvgPool2d)
-    return type(layer) in plain or (type(layer) is nn.ReLU and not layer.inplace)
+            kept = None if bool(finite.all()) else finite  # to pick rows takes longer than to sum them
+            scale = scale if kept is None else scale[kept]
+            return torch.cat([part for layer in each for part in layer.sums(scale, kept)])

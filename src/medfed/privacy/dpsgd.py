@@ -55,7 +55,7 @@ class DpSgd:
         import torch
 
         total = np.zeros(gradient.numel())
-        at_once = self._sum.rows_at_once
+        at_once = self._sum.rows_at_once(features) if len(targets) else 1
         for start in range(0, len(targets), at_once):
             some = slice(start, start + at_once)
             total += self._sum(features[some], targets[some]).numpy()

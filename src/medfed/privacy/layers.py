@@ -20,7 +20,8 @@ def check_layers(module: torch.nn.Module) -> None:
         if _mixes_rows(layer):
             raise UserError(
                 f"the layer {name or 'network'!r} ({kind}) mixes the rows of a batch, so no row's own gradient exists",
-                remedy="use a network with GroupNorm or LayerNorm in its place; or train without privacy.record",
+                remedy="write `norm: group` in `model` where the network has this option, or use one with GroupNorm or "
+                "LayerNorm in its place; or train without privacy.record",
             )
         if getattr(layer, "track_running_stats", False):
             raise UserError(

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from medfed.spec.attestation import Attestation
 from medfed.spec.document import read_yaml
 from medfed.spec.loading import validated
 from medfed.spec.site import Contact
@@ -115,6 +116,7 @@ class ConsortiumSpec(Section):
 
     name: Name
     coordinator: Coordinator
+    attestation: Attestation = Attestation()
     sites: Annotated[
         dict[PartyName, Annotated[Member, BeforeValidator(_member)]],
         BeforeValidator(_some_sites),

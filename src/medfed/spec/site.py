@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from medfed.core.errors import TaskError
+from medfed.spec.attestation import Attestation
 from medfed.spec.document import Document, read_yaml
 from medfed.spec.loading import validated
 from medfed.spec.policy import Digest, Policy, TimeZone
@@ -73,6 +74,7 @@ class SiteFile(Section):
     datasets: dict[Name, Dataset] = Field(default={})
     policy: Policy = Policy()
     approvals: Approvals = Approvals()
+    attestation: Attestation = Attestation()
 
 
 def load_site(path: str | os.PathLike[str]) -> SiteFile:
@@ -180,4 +182,10 @@ policy:
 ## the 64 characters that medfed check prints; any change of the task gives another digest.
 approvals:
   auto_approve: []
+
+## ATTESTATION (IT lead). Evidence that the coordinator must show before anything of it is answered here: that it runs
+## one of these builds. Its people see theirs by: medfed doctor. The kind software believes an honest machine alone.
+# attestation:
+#   demand: software
+#   measurements: ["0000000000000000000000000000000000000000000000000000000000000000"]
 """

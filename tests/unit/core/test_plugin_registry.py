@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import importlib.util
+from importlib.util import find_spec
 
 import pytest
 
@@ -74,10 +74,10 @@ def test_any_other_import_error_surfaces(registry):
         registry.get("broken")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("monai") is not None, reason="the extra is installed")
-def test_resnet18_without_its_extra_names_the_extra():
+def test_resnet18_without_its_extra_names_the_extra(monkeypatch):
     from medfed.models.catalogue import MODELS
 
+    monkeypatch.setattr("medfed.core.registry.find_spec", lambda name: None if name == "monai" else find_spec(name))
     assert "resnet18" in MODELS.names()
     with pytest.raises(MissingExtra, match=r"'imaging' \(monai is not installed\)") as caught:
         MODELS.get("resnet18")

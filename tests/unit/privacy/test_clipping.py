@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 from medfed.core.errors import UserError
-from medfed.privacy.clipping import Bookkeeping, PerRow, chain_of, clipped_sum, factors
+from medfed.privacy.clipping import Bookkeeping, PerRow, clipped_sum, factors
 from medfed.privacy.dpsgd import DpSgd
+from medfed.privacy.rowwise import RowwiseNetwork
 
 ROWS = 9
 
@@ -39,28 +40,49 @@ def cnn() -> nn.Module:
 
 
 class Residual(nn.Module):
-    """What breaks per-sample hooks: group normalisation, and an addition in place."""
+    """What breaks per-sample hooks: group normalisation, and additions and activations in place."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.last = nn.Linear(4, 3)  # not in the order of use
         self.first = nn.Conv2d(2, 4, 3, padding=1)
         self.norm = nn.GroupNorm(2, 4)
-        self.second = nn.Conv2d(4, 4, 3, padding=1)
-        self.last = nn.Linear(4, 3)
+        self.second = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.pool = nn.AdaptiveAvgPool2d(1)
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         entering = self.activation(self.norm(self.first(inputs)))
         out = self.second(entering)
         out += entering
-        return self.last(self.activation(out).mean((2, 3)))
+        out = self.pool(self.activation(out))
+        return self.last(out.view(out.size(0), -1))
+
+
+class Gated(Residual):
+    """The same with an operation that is on no list."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs * inputs.sigmoid())
+
+
+def sequence() -> nn.Module:
+    return nn.Sequential(nn.Conv1d(2, 4, 3, stride=2, padding=2, dilation=2), nn.Tanh(), nn.Flatten(), nn.Linear(16, 3))
+
+
+def volume() -> nn.Module:
+    layers = nn.Conv3d(1, 3, (2, 3, 1), padding=(1, 0, 0)), nn.GroupNorm(3, 3), nn.SiLU(), nn.Conv3d(3, 8, 3, stride=2)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16, 3))
 
 
 NETWORKS = {
     "mlp": (mlp, (2, 3), Bookkeeping),
     "tokens": (tokens, (2, 3), Bookkeeping),
     "cnn": (cnn, (2, 8, 8), Bookkeeping),
-    "residual": (Residual, (2, 8, 8), PerRow),
+    "residual": (Residual, (2, 8, 8), Bookkeeping),
+    "sequence": (sequence, (2, 8), Bookkeeping),
+    "volume": (volume, (1, 4, 5, 4), Bookkeeping),
+    "gated": (Gated, (2, 8, 8), PerRow),
 }
 
 
@@ -102,7 +124,7 @@ def test_both_ways_agree_and_rows_beyond_a_call_are_added(name):
     torch.manual_seed(2)
     module, (features, targets) = build(), rows(shape)
     private = DpSgd(module, entropy, clip_norm=0.5, noise_multiplier=0.0, sampling_rate=1.0, expected_batch=1)
-    private._sum.rows_at_once = 4
+    private._sum.rows_at_once = lambda features: 4
     gradient = torch.zeros(sum(p.numel() for p in module.parameters()))
     private.write(gradient, features, targets)
     other = PerRow(module, entropy, 0.5)(features, targets)
@@ -125,7 +147,7 @@ def test_a_row_without_a_finite_gradient_adds_nothing_and_changes_no_other(kind,
     features, targets = rows((6,))
     without = PerRow(module, entropy, 1.0)(features[1:], targets[1:])
     features[0] = bad
-    found = kind(module if kind is PerRow else chain_of(module), entropy, 1.0)(features, targets)
+    found = kind(module if kind is PerRow else RowwiseNetwork.of(module), entropy, 1.0)(features, targets)
     assert torch.isfinite(found).all()
     assert torch.allclose(found, without, atol=1e-6)
 
@@ -134,17 +156,104 @@ def test_a_gradient_of_zeros_stays_one():
     assert factors(torch.tensor([0.0, 4.0, 0.25, float("nan")]), 1.0).tolist() == [1.0, 0.5, 1.0, 0.0]
 
 
-def test_only_chains_of_known_layers_used_once_are_kept_books_of():
+def of_function(function) -> nn.Module:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return function(self.linear(inputs))
+
+    return Functional()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x - x.mean(0),
+        lambda x: x + x.sum(),
+        lambda x: x.flatten(0),
+        lambda x: x.view(-1, x.size(0)),
+        lambda x: x.view(2, -1),
+        lambda x: x.view(x.size(1), -1),
+        lambda x: torch.flatten(x, 0),
+        lambda x: x.flip(0),
+        lambda x: x.t(),
+        lambda x: x if x.sum() > 0 else -x,
+        lambda x: x[1:],
+        lambda x: torch.cat([x, x]),
+    ],
+)
+def test_no_operation_that_may_mix_rows_is_believed_to_keep_them_apart(function):
+    assert RowwiseNetwork.of(of_function(function)) is None
+
+
+def test_only_networks_of_known_layers_used_once_are_kept_books_of():
     shared = nn.Linear(4, 4)
-    assert chain_of(nn.Sequential(shared, nn.ReLU(), shared)) is None
+    assert RowwiseNetwork.of(nn.Sequential(shared, nn.ReLU(), shared)) is None
     tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     tied[1].weight = tied[0].weight
-    assert chain_of(tied) is None
-    assert chain_of(nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True))) is None
-    assert chain_of(nn.Sequential(nn.Conv2d(4, 4, 3, groups=2))) is None
-    assert chain_of(nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 2)))) is not None
-    assert chain_of(nn.Sequential(nn.Flatten(0), nn.Linear(4, 4))) is None
-    assert chain_of(nn.LSTM(3, 4)) is None
+    assert RowwiseNetwork.of(tied) is None
+    frozen = nn.Linear(4, 4)
+    frozen.weight.requires_grad_(False)
+    assert RowwiseNetwork.of(frozen) is None
+    hooked = nn.Linear(4, 4)
+    hooked.register_forward_hook(lambda layer, inputs, outputs: outputs - outputs.mean(0))
+    assert RowwiseNetwork.of(nn.Sequential(hooked)) is None
+    for unknown in (nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(0), nn.LSTM(3, 4), nn.BatchNorm1d(4), nn.PReLU()):
+        assert RowwiseNetwork.of(nn.Sequential(nn.Linear(4, 4), unknown)) is None
+    assert RowwiseNetwork.of(nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(inplace=True)))) is not None
+    assert RowwiseNetwork.of(of_function(lambda x: x)) is not None
+
+
+def test_values_of_other_dimensions_are_not_added_for_that_may_mix_rows():
+    class Mixing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = nn.Linear(6, ROWS), nn.Conv2d(1, 1, 1)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return self.other(inputs.view(inputs.size(0), 1, 2, 3)) + self.one(inputs)
+
+    found = clipped_sum(Mixing(), entropy, 1.0)
+    with pytest.raises(UserError, match="different dimensions"):
+        found(*rows((6,)))
+
+
+def used_again(inputs: torch.Tensor) -> torch.Tensor:
+    entering = inputs
+    inputs += torch.tanh(inputs)
+    return entering + inputs
+
+
+def test_an_addition_in_place_to_what_is_used_again_is_refused():
+    module = of_function(used_again)
+    private = DpSgd(module, entropy, clip_norm=1.0, noise_multiplier=1.0, sampling_rate=0.5, expected_batch=4)
+    with pytest.raises(UserError, match="in place"):
+        private.write(torch.zeros(20), *rows((4,)))
+
+
+def test_a_layer_whose_inputs_change_later_is_refused():
+    class Changing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other, self.activation = nn.Linear(6, 6), nn.Linear(6, 6), nn.ReLU(inplace=True)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            entering = self.one(inputs)
+            out = self.other(entering)
+            return self.activation(entering) + out
+
+    with pytest.raises(UserError, match="in place"):
+        clipped_sum(Changing(), entropy, 1.0)(*rows((6,)))
+
+
+@pytest.mark.parametrize(("held", "expected"), [(2**26, 256), (120, 3), (1, 1)])
+def test_as_many_rows_go_at_once_as_memory_allows(monkeypatch, held, expected):
+    """One row of the MLP takes 36 numbers: two layers' inputs 6 + 8, and their outputs twice, 2 · (8 + 3)."""
+    monkeypatch.setattr("medfed.privacy.clipping._HELD", held)
+    assert clipped_sum(mlp(), entropy, 1.0).rows_at_once(rows((2, 3))[0]) == expected
 
 
 def used_twice() -> nn.Module:

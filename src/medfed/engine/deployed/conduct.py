@@ -7,11 +7,13 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 
 from medfed.core.codec import Buffer, decode
-from medfed.core.errors import MedFedError, QuorumLost, Refused
+from medfed.core.errors import MedFedError, QuorumLost, Refused, Unattested
 from medfed.core.timings import Timings
 from medfed.core.wire import Failure
+from medfed.engine.deployed.attesting import CoordinatorAttests, TlsKeys
 from medfed.engine.deployed.carrier import Carrier
 from medfed.engine.deployed.folders import CoordinatorFolder
 from medfed.engine.deployed.messages import Figure, FromSite, PartyKey, Propose, RoundFigures, Standing, ToSite
@@ -51,7 +53,8 @@ class Pause(Exception):
 class Conductor:
     """One run, from its submission to its outcome.
 
-    allowed: raises Refused for a revoked site. pause: whether to stop after this round. stop: whether to stop at once.
+    allowed: raises Refused for a revoked site. pause: whether to stop after this round. tls: what the transport knows
+    of TLS keys.
     """
 
     folder: CoordinatorFolder
@@ -59,6 +62,17 @@ class Conductor:
     carrier: Carrier
     allowed: Callable[[str], None]
     pause: Callable[[], bool] = lambda: False
+    tls: TlsKeys = TlsKeys()
+
+    @cached_property
+    def _attests(self) -> CoordinatorAttests:
+        digest = self.submission.proposal().digest
+        return CoordinatorAttests(self.folder, self.submission.run, digest, self.carrier, self.tls, DEADLINE)
+
+    def _check(self, site: str) -> None:
+        """Raise Refused for a site that was revoked, or has not shown the build that the consortium demands."""
+        self.allowed(site)
+        self._attests.check(site)
 
     def conduct(self) -> None:
         """Run to the end. Raises what ends a run: QuorumLost, Refused, DataError, RunFolderError; or Pause."""
@@ -74,6 +88,8 @@ class Conductor:
             members = tuple(site for site in sites if standing.get(site) == Status.APPROVED)
             needed = share(task.spec.federation.quorum, len(sites))
             if len(members) < needed:
+                for unattested in self._attests.refused.values():
+                    raise unattested
                 told = "; ".join(f"{site}: {standing.get(site, 'no answer')}" for site in sites)
                 raise QuorumLost(
                     f"{len(members)} of the {needed} sites that the quorum asks for have approved ({told})",
@@ -107,13 +123,25 @@ class Conductor:
         parties = tuple(PartyKey(party, key.raw.hex()) for party, key in sorted(keys.items()))
         proposal = self.submission.proposal()
         content = ToSite(self.submission.run, proposal.digest, (), 0, Propose(proposal, parties))
-        allowed = [site for site in sites if self._is_allowed(site)]
-        found = {}
-        for site, answer in self.carrier.carry(dict.fromkeys(allowed, content), DEADLINE):
-            found[site] = self._standing(site, answer)
-        return found | {site: "revoked" for site in sites if site not in allowed}
+        known = [site for site in sites if _passes(self.allowed, site)]
+        self._attests.ask(known)
+        found = self._proposed(known, content)
+        if demanding := [site for site, standing in found.items() if standing == Unattested.code]:
+            self._attests.show(demanding)
+            found |= self._proposed(demanding, content, insisting=True)
+        refused = {site: brief(error.cause) for site, error in self._attests.refused.items() if site in sites}
+        return found | {site: "revoked" for site in sites if site not in known} | refused
 
-    def _standing(self, site: str, answer: Buffer) -> str:
+    def _proposed(self, sites: list[str], content: ToSite, *, insisting: bool = False) -> dict[str, str]:
+        """How a proposal stands at sites that may have it. insisting: one that demands evidence now refuses."""
+        messages = {site: content for site in sites if _passes(self._check, site)}
+        carried = self.carrier.carry(messages, DEADLINE) if messages else ()
+        found = {}
+        for site, answer in carried:
+            found[site] = self._standing(site, answer, insisting=insisting)
+        return found
+
+    def _standing(self, site: str, answer: Buffer, *, insisting: bool) -> str:
         try:
             content = decode(answer, FromSite).content
         except MedFedError as error:
@@ -121,16 +149,14 @@ class Conductor:
         match content:
             case Standing(status=status):
                 return brief(status)
+            case Failure(code=Unattested.code, sentence=sentence) if insisting:
+                self._attests.refused[site] = Unattested(brief(sentence), where=site)
+                return brief(sentence)
+            case Failure(code=Unattested.code):
+                return Unattested.code
             case Failure(sentence=sentence):
                 return brief(sentence)
         return "it answered with another message than was asked"
-
-    def _is_allowed(self, site: str) -> bool:
-        try:
-            self.allowed(site)
-        except Refused:
-            return False
-        return True
 
     # --------------------------------------------------------------------------------------------------- training
 
@@ -148,7 +174,7 @@ class Conductor:
             views = Views.restored(ledger)
             deadline = spec.federation.deadline or DEADLINE
             parties = DeployedParties(
-                run, proposal.digest, self.carrier, ledger, keys, views, self.allowed, deadline, timings
+                run, proposal.digest, self.carrier, ledger, keys, views, self._check, deadline, timings
             )
             parties.told.extend(_told_before(self.submission))
             strategy = resolve_strategy(task, members)
@@ -179,6 +205,14 @@ class Conductor:
             if self.pause():
                 raise Pause
             time.sleep(ASK_AGAIN)
+
+
+def _passes(check: Callable[[str], None], site: str) -> bool:
+    try:
+        check(site)
+    except Refused:
+        return False
+    return True
 
 
 def _told_before(submission: Submission) -> tuple[RoundFigures, ...]:

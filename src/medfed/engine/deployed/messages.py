@@ -98,6 +98,32 @@ class Standing(Message, wire="deployed.standing"):
 
 
 @dataclass(frozen=True, eq=False)
+class Attest(Message, wire="deployed.attest"):
+    """The coordinator demands evidence of the site's build (not with kind ``none``), and asks what the site does."""
+
+    kind: str
+    nonce: str
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence(Message, wire="deployed.evidence"):
+    """The site's evidence, and the kind that it demands itself of the coordinator, with its own nonce."""
+
+    kind: str
+    token: bytes
+    demand: str
+    nonce: str
+
+
+@dataclass(frozen=True, eq=False)
+class ShownEvidence(Message, wire="deployed.shown_evidence"):
+    """The coordinator's evidence for the site's nonce."""
+
+    kind: str
+    token: bytes
+
+
+@dataclass(frozen=True, eq=False)
 class EndRun(Message, wire="deployed.end_run"):
     """The run is over; ``status`` goes into the site's ledger."""
 

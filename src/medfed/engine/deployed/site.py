@@ -18,15 +18,18 @@ from medfed.core.files import write_atomically
 from medfed.core.messages import Message
 from medfed.core.steps import installed_step
 from medfed.core.wire import Failure, Reply, Request
+from medfed.engine.deployed.attesting import SiteAttests, TlsKeys
 from medfed.engine.deployed.cohorts import cohort, table_of
 from medfed.engine.deployed.folders import SiteFolder, check_ids
 from medfed.engine.deployed.messages import (
+    Attest,
     Ended,
     EndRun,
     FromSite,
     Kept,
     PartyKey,
     Propose,
+    ShownEvidence,
     ShownHead,
     Standing,
     ToSite,
@@ -43,6 +46,9 @@ from medfed.govern.entries import OFFICE, ProposalEntry, RefusalEntry
 from medfed.govern.keys import VerifyKey
 from medfed.govern.proposals import Proposal, check_releases
 
+ATTESTED = "attested"
+"""How a coordinator stands that has shown an allowed build."""
+
 _MOST_PARTIES = 10_000
 _LARGEST = 2**32
 """The bytes of the largest message, where the policy sets no limit."""
@@ -57,9 +63,10 @@ _LONGEST = 200
 class DeployedSite:
     """A site's folder at work. One process at a time answers for a run."""
 
-    def __init__(self, folder: SiteFolder) -> None:
-        """Raises UserError, TaskError where the folder's own files are wrong."""
+    def __init__(self, folder: SiteFolder, tls: TlsKeys | None = None) -> None:
+        """tls: what the transport knows of TLS keys. Raises UserError, TaskError where the folder's files are wrong."""
         self.folder = folder
+        self._attests = SiteAttests(folder, tls or TlsKeys())
         self.settings = LiveSettings(folder.settings)
         self._approvals = ApprovalStore(folder.proposals, folder.key(), folder.coordinator_key())
         self._runs: dict[str, SiteRun] = {}
@@ -105,6 +112,14 @@ class DeployedSite:
         self._runs.clear()
 
     def _answered(self, message: ToSite) -> tuple[Message, ShownHead | None]:
+        demanded = self.settings.current().attestation
+        match message.content:
+            case Attest() as asked:
+                return self._attests.answer(demanded, message.run, asked), None
+            case ShownEvidence() as given:
+                self._attests.see(demanded, message.run, given)
+                return Standing(ATTESTED, ""), None
+        self._attests.check(demanded, message.run)
         match message.content:
             case Propose(proposal=proposal, parties=parties):
                 return self._file(message, proposal, parties), None

@@ -27,6 +27,7 @@ from medfed.engine.flare.hardening import outlive_garbage
 from medfed.engine.flare.job import COORDINATOR_VARIABLE
 from medfed.engine.flare.presence import Presence
 from medfed.engine.flare.revocation import Revocations
+from medfed.engine.flare.tlskeys import coordinator_tls
 
 
 class RunController(Controller):  # type: ignore[misc]
@@ -69,7 +70,7 @@ class RunController(Controller):  # type: ignore[misc]
         presence = Presence(carrier.sites, self.communicator, told)
         try:
             with presence.watched():
-                Conductor(folder, submission, carrier, allowed, restart.exists).conduct()
+                Conductor(folder, submission, carrier, allowed, restart.exists, coordinator_tls(folder)).conduct()
         except Pause:
             submission.tell("paused")
         except MedFedError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -28,14 +29,17 @@ from medfed.core.errors import Refused
 from medfed.engine.flare.guard import collect_often
 from medfed.engine.flare.hardening import greet_each_by_itself, refuse_large_frames
 from medfed.engine.flare.revocation import Revocations
+from medfed.engine.flare.tlskeys import note_connection
 
 
 class Doorkeeper(FLComponent):  # type: ignore[misc]
-    """Named by the server's resources.json; revoked: the path of the list."""
+    """Named by the server's resources.json; revoked: the path of the list; noted: where the keys of connections go."""
 
-    def __init__(self, revoked: str) -> None:
+    def __init__(self, revoked: str, noted: str) -> None:
         super().__init__()
         self._revocations = Revocations(Path(revoked))
+        self._noted = Path(noted)
+        self._seen: WeakSet[Connection] = WeakSet()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Take up its place as the server starts; the server does not start where that fails."""
@@ -66,7 +70,11 @@ class Doorkeeper(FLComponent):  # type: ignore[misc]
         shown = getattr(getattr(connection, "sock", None), "getpeercert", None)
         try:
             if shown is not None:
-                self._revocations.check_certificate(sha256(shown(binary_form=True) or b"").hexdigest())
+                certificate = shown(binary_form=True) or b""
+                self._revocations.check_certificate(sha256(certificate).hexdigest())
+                if connection not in self._seen:
+                    self._seen.add(connection)
+                    note_connection(self._noted, certificate)
         except Refused as refused:
             self.logger.warning(f"turned away: {refused.where}: {refused.cause}")
             return False

@@ -17,11 +17,13 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.fuel.f3.cellnet.fqcn import FQCN
 
-from medfed.engine.deployed.site import open_site
+from medfed.engine.deployed.folders import SiteFolder
+from medfed.engine.deployed.site import DeployedSite
 from medfed.engine.flare.desk import Desk
 from medfed.engine.flare.guard import end_with_parent_process, limit_resources
 from medfed.engine.flare.hardening import refuse_large_frames
 from medfed.engine.flare.job import SITE_VARIABLE
+from medfed.engine.flare.tlskeys import site_tls
 
 
 class SiteExecutor(Executor):  # type: ignore[misc]
@@ -36,7 +38,8 @@ class SiteExecutor(Executor):  # type: ignore[misc]
         if event_type == EventType.START_RUN:
             end_with_parent_process()
             refuse_large_frames()
-            site = open_site(Path(os.environ[SITE_VARIABLE]))
+            folder = SiteFolder.open(Path(os.environ[SITE_VARIABLE]))
+            site = DeployedSite(folder, site_tls(folder))
             limit_resources(site.settings.current().policy)
             coordinator = FQCN.join([FQCN.ROOT_SERVER, fl_ctx.get_job_id()])
             self._desk = Desk(site, fl_ctx.get_engine().get_cell(), coordinator)

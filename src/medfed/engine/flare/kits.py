@@ -149,7 +149,10 @@ def _server_resources(kit: Path) -> dict[str, Any]:
             {
                 "id": "doorkeeper",
                 "path": "medfed.engine.flare.doorkeeper.Doorkeeper",
-                "args": {"revoked": str(kit.resolve().parents[1] / "revoked.json")},
+                "args": {
+                    "revoked": str(kit.resolve().parents[1] / "revoked.json"),
+                    "noted": str(kit.resolve() / "connections"),
+                },
             },
             {"id": "job_store", "path": "nvflare.app_common.storages.filesystem_storage.FilesystemStorage"},
             {

@@ -12,16 +12,19 @@ IMPORTS = ("monai",)
 TASKS = ("classification",)
 
 
-def build(input_shape: tuple[int, ...], outputs: int) -> torch.nn.Module:
+def build(input_shape: tuple[int, ...], outputs: int, *, norm: str = "batch") -> torch.nn.Module:
     """The 18-layer network for inputs of shape (channels, height, width[, depth]).
 
-    Raises ValueError for inputs of another shape.
+    norm: ``batch``, or ``group`` (:func:`medfed.models.norms.with_norm`). Raises ValueError for another one, and
+    for inputs of another shape.
     """
-    from monai.networks.nets import resnet18
+    from monai.networks.nets.resnet import resnet18
+
+    from medfed.models.norms import with_norm
 
     if len(input_shape) not in (3, 4):
         raise ValueError("resnet18 takes images: model.input_size is [channels, height, width]")
     network: torch.nn.Module = resnet18(
         spatial_dims=len(input_shape) - 1, n_input_channels=input_shape[0], num_classes=outputs
     )
-    return network
+    return with_norm(network, norm)

@@ -1,0 +1,1 @@
+"""The kinds of evidence of a build: one file each, with a class ``Attestor``; others by ``medfed.attestation``."""
