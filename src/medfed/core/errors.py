@@ -77,6 +77,8 @@ class RefusalReason(enum.StrEnum):
     SECURE_SUM = "secure_sum"
     BUDGET = "policy.epsilon"
     PLANNED_STEPS = "privacy.record"
+    PLANNED_UPDATES = "privacy.site"
+    PLANNED_LABELS = "privacy.labels"
     LEDGER = "ledger_unwritable"
 
 

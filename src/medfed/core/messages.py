@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from medfed.core.errors import CodecError
 from medfed.core.mapped import pieces
+from medfed.core.sensitivity import Moves
 
 Vector: TypeAlias = NDArray[np.float32]
 """A flat float32 vector: all of a network's parameters, then its floating-point buffers, in library order."""
@@ -77,20 +78,22 @@ def field_names(kind: type[Message]) -> tuple[str, ...]:
 class Adds:
     """How a field adds over sites.
 
-    bound: the largest absolute value one site may contribute to any element.
-    resolution: the step to which a fixed-point sum may round one site's contribution (0: an integer count).
+    bound: the largest absolute value one site may contribute to any element. resolution: the step to which a
+    fixed-point sum may round one site's contribution (0: an integer count). sensitivity: how much one patient can move
+    one site's contribution, under the task's bounds; None: that is not known, and no noise can be calibrated to it.
     """
 
     bound: float
     resolution: float
+    sensitivity: Moves | None = None
 
 
 _ADDS = "medfed.adds"
 
 
-def adds(*, bound: float, resolution: float = 0.0) -> Any:
+def adds(*, bound: float, resolution: float = 0.0, sensitivity: Moves | None = None) -> Any:
     """Declare a dataclass field that adds over sites (see :class:`Adds`)."""
-    return dataclasses.field(metadata={_ADDS: Adds(bound, resolution)})
+    return dataclasses.field(metadata={_ADDS: Adds(bound, resolution, sensitivity)})
 
 
 _DECLARED: dict[type[Message], dict[str, Adds]] = {}

@@ -159,6 +159,7 @@ class Conductor:
                 spec.federation,
                 spec.seed,
                 SecureSums(len(spec.sites), keys, spec.privacy.update_bound) if secure else None,
+                spec.privacy.totals_only,
             )
             process = Process(spec, strategy, federation, NetworkCache(spec.model, spec.seed))
             policies = dict.fromkeys(members, "its own")
