@@ -175,8 +175,8 @@ POLICY_MEANINGS = {
     "cpus": "Processors that a deployed site's process may use. None: no limit.",
     "memory": "Memory that a deployed site's process may use, in MiB, GiB or TiB: `512 MiB`, `4 GiB`. None: no limit.",
     "epsilon": "The [privacy budget](../explanation/differential-privacy.md#the-budget) of each dataset, over all runs "
-    "of all tasks. A request for training that would exceed it is refused before it computes, and so is all training "
-    "without `privacy.record`. None: no limit; what is spent is recorded all the same.",
+    "of all tasks. A request that would exceed it is refused before it computes, and so is all training without "
+    "`privacy.record`. None: no limit; what is spent is recorded all the same.",
     "delta": "The delta of this epsilon.",
 }
 

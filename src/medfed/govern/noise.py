@@ -10,6 +10,9 @@ from medfed.spec.task import RecordPrivacy, SitePrivacy, TaskSpec
 def noise(spec: TaskSpec) -> Iterator[str]:
     """What the task's noise covers, and what it does not."""
     privacy = spec.privacy
+    if all(each is None for each in (privacy.record, privacy.site, privacy.labels, privacy.release)):
+        yield "No noise is added: the task trains without differential privacy (privacy.record)."
+        return
     if privacy.record is not None:
         yield from _by_record(privacy.record, noisy_sums=privacy.release is not None)
     else:
