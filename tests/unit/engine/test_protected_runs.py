@@ -97,8 +97,7 @@ class Lossy:
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "fedprox", "fedadam"])
-@pytest.mark.parametrize("privacy", [{}, {"aggregation": "secure"}])
-@pytest.mark.parametrize("adaptive", [{}, {"adaptive": {"quantile": 0.6}}])
+@pytest.mark.parametrize(("privacy", "adaptive"), [({}, {}), ({"aggregation": "secure"}, {"adaptive": {}})])
 def test_strategies_that_share_noise_run_and_the_report_says_epsilon(tmp_path, strategy, privacy, adaptive):
     found = results(tmp_path / "run", {**privacy, "site": {"noise_multiplier": 3.0, **adaptive}}, strategy=strategy)
     accountant = PLDAccountant()
@@ -126,7 +125,7 @@ def test_strategies_that_cannot_share_noise_are_refused_before_anything_runs(tmp
 @pytest.mark.parametrize(("aggregation", "lost"), [("clear", 0), ("secure", 0), ("secure", 2)])
 def test_the_total_carries_the_noise_whoever_drops_out(aggregation, lost):
     """Seven sites, of which five must answer under masks. Their updates are nothing: the total is noise alone."""
-    names, sigma, norm, columns = tuple("abcdefg"), 2.0, 0.5, 3000
+    names, sigma, norm, columns = tuple("abcdefg"), 2.0, 0.5, 600
     privacy = {"aggregation": aggregation, "site": {"noise_multiplier": sigma, "clip_norm": norm}}
     quorum = 1.0 if aggregation == "clear" else 5
     process = medfed.build(described(privacy, lr=1e-12, quorum=quorum), rows(columns, names))
@@ -256,7 +255,7 @@ def test_the_budget_of_rows_counts_labels_steps_and_sums_together_and_whole_site
     accountant.compose(sampled, spent["steps"])
     alone = float(accountant.get_epsilon(1e-5))
     assert spent["steps"] == 6 and spent["sums"] == 6 and spent["labels"] == pytest.approx(0.5)
-    assert spent["sums_epsilon"] == pytest.approx(0.6)
+    assert spent["sums_epsilon"] == pytest.approx(0.6, abs=1e-3) and spent["sums_epsilon"] <= 0.6
     assert max(alone, 0.9) < spent["epsilon"] <= alone + 0.5 + 0.6 + 0.01
     assert spent["site"]["epsilon"] > 5
     kinds = [entry["mechanism"] for entry in entries(tmp_path / "run", "spend")]

@@ -191,7 +191,8 @@ def test_what_differential_privacy_covers_is_told_and_what_it_does_not() -> None
     ],
 )
 def test_what_protects_sites_labels_and_sums_is_told(privacy: dict[str, Any], words: tuple[str, ...]) -> None:
-    told = paragraphs(explain(proposed(spec_of(privacy=privacy))), "Under which protection")
+    spec = spec_of(privacy=privacy, data={**TASK["data"], "standardize": "site"})
+    told = paragraphs(explain(proposed(spec)), "Under which protection")
     assert "No noise protects single rows in training" in told
     for each in words:
         assert each in told
