@@ -17,7 +17,7 @@ from medfed.privacy.extra import require_privacy
 from medfed.privacy.keystream import Keystream
 from medfed.privacy.wholesite import SitePlan, noisy_within, norm_of, protect_update, shares_of_noise, site_plan
 from medfed.spec.policy import Policy
-from medfed.spec.task import TaskSpec
+from medfed.spec.task import FederationSpec, TaskSpec
 
 if TYPE_CHECKING:
     from medfed.engine.site import SiteNode
@@ -42,17 +42,26 @@ class NoisyWithin(Message, wire="site_privacy.noisy_within"):
 
 
 def plan_of(task: TaskSpec, sites: int) -> SitePlan | None:
-    """The task's plan over so many sites; None without ``privacy.site``. Raises UserError where there can be none."""
+    """The task's plan over so many sites; None without ``privacy.site``. Raises UserError where there can be none.
+
+    A run may begin with as few sites as its quorum, and each round then asks and needs its own part of those.
+    """
     privacy, federation = task.privacy.site, task.federation
     if privacy is None:
         return None
     asked = share(federation.cohort, max(sites, 1))
-    shares = shares_of_noise(asked, share(federation.quorum, asked), secure=task.privacy.aggregation == "secure")
+    answering = _fewest(federation, max(sites, 1))
+    shares = shares_of_noise(asked, answering, secure=task.privacy.aggregation == "secure")
     try:
         return site_plan(privacy, asked=asked, shares=shares, rounds=federation.total_rounds)
     except ValueError as error:
         remedy = "raise privacy.site.adaptive.count_noise above half the noise multiplier, or leave it out"
         raise UserError(str(error), remedy=remedy) from error
+
+
+def _fewest(federation: FederationSpec, sites: int) -> int:
+    """The fewest sites over which a total may be formed in the clear."""
+    return share(federation.quorum, share(federation.cohort, share(federation.quorum, sites)))
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,7 @@ def cost_in_words(task: TaskSpec, sites: int, parameters: int | None) -> list[st
     require_privacy()
     epsilon = pld_epsilon([plan.run], privacy.delta)
     asked = share(task.federation.cohort, sites)
-    answering = share(task.federation.quorum, asked)
+    answering = _fewest(task.federation, sites)
     # of the mean over those asked, which all carry a share
     deviation = plan.update_noise * privacy.clip_norm / math.sqrt(plan.shares * asked)
     told = [

@@ -59,11 +59,12 @@ def shares_of_noise(asked: int, answering: int, *, secure: bool) -> int:
     """K: the least number of shares of noise in a total that whoever looks at it does not know.
 
     asked, answering: sites that a round asks, and those that must answer. In the clear the coordinator is trusted with
-    each update, and any hospital knows its own share. Under secure aggregation so many sites form a total at least as
-    the protocol says, and those that may collude, fewer than a third, know theirs.
+    each update, and any hospital knows its own share. Under secure aggregation a site lets a total of as few sites be
+    opened as the protocol needs, of which as few may form it; those that may collude, fewer than a third, know theirs.
     """
     if secure:
-        return max(least_sites(asked) - max((asked - 1) // 3, 1), 1)
+        fewest = least_sites(asked)
+        return max(least_sites(fewest) - max((fewest - 1) // 3, 1), 1)
     return max(answering - 1, 1)
 
 

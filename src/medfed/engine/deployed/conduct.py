@@ -147,8 +147,9 @@ class Conductor:
             keys = {site: key for site, key in self.folder.site_keys().items() if site in members}
             views = Views.restored(ledger)
             deadline = spec.federation.deadline or DEADLINE
+            noisy = spec.privacy.release is not None
             parties = DeployedParties(
-                run, proposal.digest, self.carrier, ledger, keys, views, self.allowed, deadline, timings
+                run, proposal.digest, self.carrier, ledger, keys, views, self.allowed, deadline, timings, noisy
             )
             parties.told.extend(_told_before(self.submission))
             strategy = resolve_strategy(task, members)
