@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _LARGEST_NORM = 2.0**60
 
+_FARTHEST = 8.0
+"""Standard deviations beyond which noise hardly ever lies: once in 1e15 draws."""
+
 
 @dataclass(frozen=True)
 class ClipNorm(Message, wire="site_privacy.clip_norm"):
@@ -53,10 +56,17 @@ def plan_of(task: TaskSpec, sites: int) -> SitePlan | None:
     answering = _fewest(federation, max(sites, 1))
     shares = shares_of_noise(asked, answering, secure=task.privacy.aggregation == "secure")
     try:
-        return site_plan(privacy, asked=asked, shares=shares, rounds=federation.total_rounds)
+        plan = site_plan(privacy, asked=asked, shares=shares, rounds=federation.total_rounds)
     except ValueError as error:
         remedy = "raise privacy.site.adaptive.count_noise above half the noise multiplier, or leave it out"
         raise UserError(str(error), remedy=remedy) from error
+    bound, needed = task.privacy.update_bound, privacy.clip_norm + _FARTHEST * plan.share_of(privacy.clip_norm)
+    if bound is not None and bound < needed:
+        raise UserError(
+            f"privacy.update_bound ({bound:g}) leaves no room for the noise: sites would fail for their updates' size",
+            remedy=f"write update_bound: {math.ceil(needed)}, or leave it out",
+        )
+    return plan
 
 
 def _fewest(federation: FederationSpec, sites: int) -> int:

@@ -44,6 +44,10 @@ class SitePlan:
     shares: int
     rounds: int
 
+    def share_of(self, norm: float) -> float:
+        """The standard deviation of one site's noise under a clipping norm C: z_Δ C/√K."""
+        return self.update_noise * norm / math.sqrt(self.shares)
+
     @property
     def round(self) -> Spend:
         """What one round spends."""
@@ -108,7 +112,7 @@ def protect_update(start: Vector, weights: Vector, norm: float, plan: SitePlan, 
     """Overwrite ``weights`` by start + clipped change + this site's share of the noise. norm: C."""
     size = norm_of(start, weights)
     factor = min(1.0, norm / size) if size > 0 else 1.0
-    scale = plan.update_noise * norm / math.sqrt(plan.shares)
+    scale = plan.share_of(norm)
     for begin in range(0, start.size, _AT_A_TIME):
         part = slice(begin, begin + _AT_A_TIME)
         change = weights[part].astype(np.float64) - start[part]

@@ -338,6 +338,10 @@ def test_regression_sums_have_noise_for_the_range_of_the_outcome(tmp_path):
         ({"privacy": {**RELEASE, "release": {"epsilon": 0.4, "mechanism": "gaussian"}}}, "needs a `delta`"),
         ({"privacy": {"labels": {"epsilon": 1}}, "task_type": "regression", "model": "linear"}, "needs classes"),
         ({"privacy": {"site": {"clip_norm": 1}}}, "says neither"),
+        (
+            {"privacy": {"aggregation": "secure", "update_bound": 4, "site": {"noise_multiplier": 3}}},
+            "leaves no room for the noise",
+        ),
         ({"privacy": {"site": {"noise_multiplier": 9, "adaptive": {"count_noise": 2}}}}, "leaves none"),
     ],
 )
