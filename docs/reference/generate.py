@@ -138,6 +138,29 @@ TASK_MEANINGS = {
     "privacy.record.noise_multiplier": "In place of `epsilon`: the noise's standard deviation over `clip_norm`.",
     "privacy.record.delta": "The delta of this epsilon. It must lie below one over the training rows of every site.",
     "privacy.record.clip_norm": "The norm to which each row's gradient is clipped.",
+    "privacy.site.epsilon": "Differential privacy [of a whole site](../explanation/site-privacy.md): the epsilon of "
+    "all rounds for all rows of a site together. The noise follows from it.",
+    "privacy.site.noise_multiplier": "In place of `epsilon`: the standard deviation of the noise in a total over "
+    "`clip_norm`.",
+    "privacy.site.delta": "The delta of this epsilon.",
+    "privacy.site.clip_norm": "The norm to which each site's update, the change of all weights in a round, is clipped. "
+    "With `adaptive`: the norm to begin with.",
+    "privacy.site.adaptive.quantile": "The norm follows the updates: the share of them that it leaves as they are.",
+    "privacy.site.adaptive.rate": "By how much the norm's logarithm moves where the share is off by 1.",
+    "privacy.site.adaptive.count_noise": "The standard deviation of the noise in the number of updates within the "
+    "norm. If absent: a twentieth of the sites, but no less than the noise multiplier.",
+    "privacy.labels.epsilon": "[Randomised response](../explanation/noisy-labels.md) on every training label, drawn "
+    "once: the epsilon of one label. Classification only.",
+    "privacy.release.mechanism": "Noise in every sum that a site releases [beside its training]"
+    "(../explanation/noisy-sums.md). `laplace`: discrete Laplace; `gaussian`: discrete Gaussian.",
+    "privacy.release.epsilon": "The epsilon of each such sum, for all rows of one patient. Sums add up in the "
+    "dataset's budget.",
+    "privacy.release.delta": "With `gaussian`: the delta of this epsilon.",
+    "privacy.release.rows_per_patient": "The most rows of one patient that the noise covers; a site where a patient "
+    "has more refuses.",
+    "privacy.release.loss_bound": "To which each row's logarithmic loss is cut before it is summed.",
+    "privacy.release.outcome": "Regression: the range to which outcomes and predictions are cut before they are "
+    "summed.",
     "engine.name": "What carries requests to sites. In this version only the simulation on one machine.",
     "engine.workers": "Processes that the simulated sites are spread over; `auto`: one a core, as far as there is work "
     "for them. Any number gives the same bits.",
@@ -171,8 +194,8 @@ POLICY_MEANINGS = {
     "cpus": "Processors that a deployed site's process may use. None: no limit.",
     "memory": "Memory that a deployed site's process may use, in MiB, GiB or TiB: `512 MiB`, `4 GiB`. None: no limit.",
     "epsilon": "The [privacy budget](../explanation/differential-privacy.md#the-budget) of each dataset, over all runs "
-    "of all tasks. A request for training that would exceed it is refused before it computes, and so is all training "
-    "without `privacy.record`. None: no limit; what is spent is recorded all the same.",
+    "of all tasks. A request that would exceed it is refused before it computes, and so is all training without "
+    "`privacy.record`. None: no limit; what is spent is recorded all the same.",
     "delta": "The delta of this epsilon.",
 }
 

@@ -49,6 +49,7 @@ from medfed.engine.run import run as run_rounds
 from medfed.engine.simulation import Simulation, attached
 from medfed.engine.store import RunStore
 from medfed.engine.trained import TrainedModel
+from medfed.engine.wholesite import cost_in_words
 from medfed.govern.keys import SigningKey, home, load_or_create_key
 from medfed.spec.canonical import dump_task, resolved
 from medfed.spec.loading import TaskFile, load_task, task_of
@@ -87,10 +88,14 @@ def read_task(task: Task, overrides: Sequence[str] = ()) -> TaskFile:
 
 @dataclass(frozen=True)
 class Checked:
-    """A valid task, and what is still wanting before it can run here: extras to install, files to bring."""
+    """A valid task, and what is still wanting before it can run here: extras to install, files to bring.
+
+    warnings: what the task's protection costs, where that is much.
+    """
 
     task: TaskFile
     missing: tuple[UserError, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def check(task: Task, *, data: FilePath | None = None, overrides: Sequence[str] = ()) -> Checked:
@@ -106,7 +111,19 @@ def check(task: Task, *, data: FilePath | None = None, overrides: Sequence[str] 
             check_parts(each, tuple(each.spec.sites))
         except MissingExtra as extra:
             missing[str(extra)] = extra
-    return Checked(checked, tuple(missing.values()))
+    warnings = _costs(checked, missing)
+    return Checked(checked, tuple(missing.values()), warnings)
+
+
+def _costs(checked: TaskFile, missing: dict[str, UserError]) -> tuple[str, ...]:
+    """What differential privacy of whole sites costs, where the task names its sites; a missing extra is told."""
+    if not checked.spec.sites:
+        return ()
+    try:
+        return tuple(cost_in_words(checked.spec, len(checked.spec.sites), None))
+    except MissingExtra as extra:
+        missing[str(extra)] = extra
+        return ()
 
 
 def unreadable(

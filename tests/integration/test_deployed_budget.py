@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,61 @@ def test_the_command_shows_spent_and_left_by_task_and_draws_it(consortium: Conso
     assert run.exit_code == 0 and picture.read_bytes().startswith(b"\x89PNG")
     assert f"{before:.3f} spent of epsilon 20 at delta 1e-05; {20 - before:.3f} left" in run.stdout
     assert "first" in run.stdout and "9 noisy steps" in run.stdout
+
+
+def protected(name: str, aggregation: str = "clear", **privacy: Any) -> TaskFile:
+    fields = task_over(dict.fromkeys(SITES, "rows"), aggregation).spec.model_dump(mode="json")
+    fields["data"]["standardize"] = "site"
+    fields |= {"name": name, "privacy": {"aggregation": aggregation, **privacy}}
+    return task_of(fields)
+
+
+def spends(site: SiteFolder) -> dict[str, int]:
+    return dict(Counter(charge.spend.mechanism.value for charge in charges(site)))
+
+
+def test_noisy_labels_are_drawn_and_charged_once_for_a_task_over_all_its_runs(consortium: Consortium) -> None:
+    task, nord = protected("labels", labels={"epsilon": 1.0}), consortium.sites["nord"]
+    for _ in range(2):
+        conduct(consortium, task)
+    assert spends(nord) == {"randomized response": 1}
+    conduct(consortium, protected("other", labels={"epsilon": 1.0}))
+    assert spends(nord) == {"randomized response": 2}
+    (shown,) = budgets(nord.path)
+    assert shown.spent == pytest.approx(2.0, abs=0.01)
+
+
+@pytest.mark.parametrize("aggregation", ["clear", "secure"])
+def test_deployed_sites_protect_sites_labels_and_sums_as_simulated_ones_do(
+    consortium: Consortium, aggregation: str
+) -> None:
+    task = protected(
+        "all",
+        aggregation,
+        record={"noise_multiplier": 3.0},
+        labels={"epsilon": 1.0},
+        release={"epsilon": 0.1},
+        site={"noise_multiplier": 2.0, "adaptive": {}},
+    )
+    folder = conduct(consortium, task)
+    nord = consortium.sites["nord"]
+    sums = 3 + 3 + 1  # three rounds, three parts, the curve
+    assert spends(nord) == {
+        "Gaussian with Poisson sampling": 3,
+        "Gaussian on the clipped update of a whole site": 3,
+        "randomized response": 1,
+        "discrete Laplace": sums,
+    }
+    found = json.loads((folder / "results.json").read_text())
+    accountant = PLDAccountant()
+    accountant.compose(dp_accounting.GaussianDpEvent(2.0), 3)
+    whole = found["privacy"]["nord"]["site"]
+    assert whole["epsilon"] == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-3)
+    (shown,) = budgets(nord.path)
+    assert shown.tasks[0].site_epsilon == pytest.approx(whole["epsilon"]) and shown.spent < 5
+    set_budget(nord, shown.spent + 0.05)
+    with pytest.raises(Refused, match="nord: the dataset's privacy budget"):
+        conduct(consortium, protected("more", aggregation, record={"noise_multiplier": 9.0}, release={"epsilon": 0.5}))
 
 
 def test_the_command_before_anything_was_spent(consortium: Consortium) -> None:

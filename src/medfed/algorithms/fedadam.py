@@ -41,6 +41,7 @@ class FedAdam:
     PLAIN_SGD: ClassVar = False
     AVERAGES: ClassVar = False
     POST_PROCESSES: ClassVar = True
+    SHARES_NOISE: ClassVar = True
 
     initial: Vector
     rounds: int

@@ -77,6 +77,7 @@ class FedAvg:
     PLAIN_SGD: ClassVar = False
     AVERAGES: ClassVar = True
     POST_PROCESSES: ClassVar = True
+    SHARES_NOISE: ClassVar = True
 
     initial: Vector
     rounds: int

@@ -64,6 +64,7 @@ class FedProx:
     PLAIN_SGD: ClassVar = False
     AVERAGES: ClassVar = True
     POST_PROCESSES: ClassVar = True
+    SHARES_NOISE: ClassVar = True
 
     initial: Vector
     rounds: int

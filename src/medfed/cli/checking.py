@@ -30,11 +30,14 @@ def check(task: TaskPath, data: Data = None, settings: Settings = None, as_json:
     spec = checked.task.spec
     if as_json:
         missing = [str(extra) for extra in checked.missing]
-        print_json({"valid": True, "name": spec.name, "digest": task_digest(spec), "missing": missing})
+        told = {"valid": True, "name": spec.name, "digest": task_digest(spec), "missing": missing}
+        print_json(told | {"warnings": list(checked.warnings)})
         return
     print(dump_task(spec), end="")
     print(f"# {task}: valid; digest {task_digest(spec)}")
-    if spec.privacy.record is not None:
+    if spec.privacy.record is not None and spec.privacy.release is None:
         print(f"note: {_COVERED}", file=sys.stderr)
+    for warning in checked.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     for extra in checked.missing:
         print(f"note: to run it here, {extra}", file=sys.stderr)

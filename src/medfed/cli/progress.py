@@ -74,6 +74,8 @@ class Watcher:
         return self._task
 
     def _introduction(self, process: Process, state: RunState) -> list[str]:
+        from medfed.engine.wholesite import cost_in_words
+
         spec, sites = process.task, process.federation.sites
         name = self._label or spec.federation.strategy.name
         parameters = sum(len(weights) for weights in process.weights(state).values())
@@ -82,6 +84,7 @@ class Watcher:
             f"{spec.name}: {name}, {spec.model.name} ({parameters:,} parameters) at {len(sites)} sites{resumed}",
             f"simulation on this machine: {_TOTALS[spec.privacy.aggregation]}, and a site without a policy file allows "
             "everything",
+            *(f"warning: {warning}" for warning in cost_in_words(spec, len(sites), parameters)),
         ]
 
     def _start_bar(self, total: int, done: int) -> None:

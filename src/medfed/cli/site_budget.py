@@ -68,7 +68,8 @@ def _show(each: DatasetSpent) -> None:
         name = printable(task.title)[:_LONGEST_NAME]
         print(
             f"  {task.epsilon:8.3f}  {name} ({task.task[:12]}): {task.runs} run{'s' * (task.runs != 1)}, "
-            f"{task.requests} request{'s' * (task.requests != 1)}, {task.steps} noisy steps"
+            f"{task.requests} request{'s' * (task.requests != 1)}, {task.steps} noisy steps or releases"
+            + (f"; {task.site_epsilon:.3f} for the site as a whole" if task.site_epsilon else "")
         )
 
 

@@ -78,6 +78,8 @@ class RefusalReason(enum.StrEnum):
     BUDGET = "policy.epsilon"
     PLANNED_STEPS = "privacy.record"
     ATTESTATION = "attestation"
+    PLANNED_UPDATES = "privacy.site"
+    PLANNED_LABELS = "privacy.labels"
     LEDGER = "ledger_unwritable"
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from medfed.core.errors import CodecError
 from medfed.core.mapped import pieces
+from medfed.core.sensitivity import Moves
 
 Vector: TypeAlias = NDArray[np.float32]
 """A flat float32 vector: all of a network's parameters, then its floating-point buffers, in library order."""
@@ -77,22 +78,24 @@ def field_names(kind: type[Message]) -> tuple[str, ...]:
 class Adds:
     """How a field adds over sites.
 
-    bound: the largest absolute value one site may contribute to any element.
-    resolution: the step to which a fixed-point sum may round one site's contribution (0: an integer count).
+    bound: the largest absolute value one site may contribute to any element. resolution: the step to which a
+    fixed-point sum may round one site's contribution (0: an integer count). sensitivity: how much one patient can move
+    one site's contribution, under the task's bounds; None: that is not known, and no noise can be calibrated to it.
     update: it is a change of weights, which a task may have sent compressed.
     """
 
     bound: float
     resolution: float
+    sensitivity: Moves | None = None
     update: bool = False
 
 
 _ADDS = "medfed.adds"
 
 
-def adds(*, bound: float, resolution: float = 0.0, update: bool = False) -> Any:
+def adds(*, bound: float, resolution: float = 0.0, sensitivity: Moves | None = None, update: bool = False) -> Any:
     """Declare a dataclass field that adds over sites (see :class:`Adds`)."""
-    return dataclasses.field(metadata={_ADDS: Adds(bound, resolution, update)})
+    return dataclasses.field(metadata={_ADDS: Adds(bound, resolution, sensitivity, update)})
 
 
 _DECLARED: dict[type[Message], dict[str, Adds]] = {}

@@ -233,7 +233,9 @@ class Algorithm(Protocol[S]):
     PLAIN_SGD: whether its formulas hold for plain SGD at the sites alone: no Adam, momentum or clipping.
     AVERAGES: whether the new model is a mean of the sites' models, as running statistics (batch normalisation) need.
     It may also declare POST_PROCESSES: that its training steps release only what follows from the outcome of
-    ``site.train`` and from what is public, so that differential privacy by record covers them.
+    ``site.train`` and from what is public, so that differential privacy by record covers them; and SHARES_NOISE: that
+    what a site releases of a round is, beside that, linear in the change of its weights, and by the same factors at all
+    sites whose ``rows`` are alike, so that the total of noisy changes says no more than their sum.
     """
 
     REQUIRES: ClassVar[tuple[str, ...]]

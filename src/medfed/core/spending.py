@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 
+class Mechanism(enum.StrEnum):
+    """What adds the noise, and whom a spend is about."""
+
+    SAMPLED_GAUSSIAN = "Gaussian with Poisson sampling"
+    """Steps of DP-SGD (Abadi et al. 2016): one row."""
+    GAUSSIAN = "discrete Gaussian"
+    """A released sum (Canonne, Kamath and Steinke 2020): one patient's rows."""
+    LAPLACE = "discrete Laplace"
+    """A released sum (Ghosh, Roughgarden and Sundararajan 2009): one patient's rows."""
+    RESPONSE = "randomized response"
+    """Labels (Warner 1965): one row's label."""
+    WHOLE_SITE = "Gaussian on the clipped update of a whole site"
+    """Site-level differential privacy (McMahan et al. 2018): all rows of a site."""
+
+    @property
+    def pure(self) -> bool:
+        """Whether it is (ε, 0)-differentially private."""
+        return self in (Mechanism.LAPLACE, Mechanism.RESPONSE)
+
+
 @dataclass(frozen=True)
 class Spend:
-    """Steps of the Poisson-subsampled Gaussian mechanism (Abadi et al. 2016).
+    """Uses of a mechanism.
 
-    noise_multiplier: σ, the noise's standard deviation over the clipping norm. sampling_rate: q, the probability with
-    which a row is in a batch. steps: T, how many batches were, or are to be, drawn.
+    noise_multiplier: σ, the noise's standard deviation over the sensitivity (DP-SGD: the clipping norm); 1/ε of a
+    mechanism that is (ε, 0)-differentially private. sampling_rate: q, the probability with which a row is in a batch;
+    1 elsewhere. steps: T, how many batches were, or are to be, drawn; how often it was used.
     """
 
     noise_multiplier: float
     sampling_rate: float
     steps: int
+    mechanism: Mechanism = Mechanism.SAMPLED_GAUSSIAN
+
+    @property
+    def of_rows(self) -> bool:
+        """Whether it counts in a dataset's budget, which is that of its rows, and not in that of a whole site."""
+        return self.mechanism is not Mechanism.WHOLE_SITE
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from medfed.core.errors import DataError
 from medfed.core.examples import Split
 from medfed.core.messages import Message, adds
 from medfed.core.protocols import Federation, SiteContext
+from medfed.core.sensitivity import unmoved
 from medfed.core.steps import Release, Step, step
 from medfed.data.columns import absent, agree_kinds, declared_levels, levels_in
 from medfed.data.encoding import (
@@ -35,7 +36,6 @@ from medfed.data.labels import declared_classes
 from medfed.data.quality import DataSheet, data_sheet
 from medfed.data.table import SiteTable
 from medfed.data.totals import (
-    LARGEST_COUNT,
     LARGEST_SQUARES,
     LARGEST_SUM,
     ColumnTotals,
@@ -73,9 +73,9 @@ class LevelReport(Message, wire="data.level_report"):
 
 @dataclass(frozen=True, eq=False)
 class Adopted(Message, wire="data.adopted"):
-    """The number of rows of a site that has adopted the encoding."""
+    """sites: 1, of a site that has adopted the encoding."""
 
-    rows: int = adds(bound=LARGEST_COUNT)
+    sites: int = adds(bound=1, sensitivity=unmoved)
 
 
 @step(releases=Release.SITE, reads=None)
@@ -165,7 +165,7 @@ def adopt(site: SiteContext, message: Encoding) -> Adopted:
     site.keep(fit_to(message, table) if message.standardize == "site" else message)
     for split in dict.fromkeys((Split.TRAIN, Split(site.resource(TaskSpec).monitored_split))):
         site.examples(split)
-    return Adopted(table.rows())
+    return Adopted(1)
 
 
 def _images(site: SiteContext, encoding: Encoding) -> NDArray[Any]:

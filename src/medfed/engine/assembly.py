@@ -100,5 +100,6 @@ def assemble(task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: 
         spec.federation,
         spec.seed,
         SecureSums(len(names), consortium.public_identities, spec.privacy.update_bound) if secure else None,
+        spec.privacy.totals_only,
     )
     return Assembly(Process(spec, strategy, federation, consortium.networks), simulation)

@@ -78,5 +78,7 @@ def _changed(spec: TaskSpec, strategy: Plugin) -> dict[str, Any]:
     """What differs under a strategy. Baselines are for comparison on one machine, where nothing is to be hidden."""
     changed: dict[str, Any] = {"federation": federation_for(spec, strategy)}
     if strategy.name in BASELINES:
-        changed["privacy"] = Privacy(record=spec.privacy.record)
+        changed["privacy"] = Privacy(
+            record=spec.privacy.record, labels=spec.privacy.labels, release=spec.privacy.release
+        )
     return changed

@@ -122,8 +122,8 @@ class Conversation:
 class SiteFederation:
     """The federation of some of a conversation's sites (implements ``core.protocols.Federation``).
 
-    secure: how totals are formed where the task wants secure aggregation. Then only totals and names leave the sites,
-    so that what asks for one site's own figures finds that all withhold them.
+    secure: how totals are formed where the task wants secure aggregation. totals_only: then, and where sums get noise,
+    only totals and names leave the sites, so that what asks for one site's own figures finds that all withhold them.
     """
 
     conversation: Conversation
@@ -131,6 +131,7 @@ class SiteFederation:
     settings: FederationSpec
     seed: int
     secure: SecureSums | None = None
+    totals_only: bool = False
 
     @property
     def round(self) -> int:
@@ -207,7 +208,7 @@ class SiteFederation:
     ) -> Iterator[tuple[str, R]]:
         """As :meth:`ask`, in order of arrival; the quorum is checked at the end."""
         _demand(step, summed=False)
-        if self.secure is not None and step.releases is Release.SITE:
+        if self.totals_only and step.releases is Release.SITE:
             return
         messages, failures, refused = self._addressed(message, sites), [], 0
         for site, body in self.conversation.exchange(step, messages):

@@ -19,8 +19,9 @@ from medfed.core.steps import installed_step
 from medfed.core.timings import Phase, Timings
 from medfed.core.wire import Reply, Request
 from medfed.engine.blocks import LARGEST_STACK
-from medfed.engine.cohort import check_cohort
+from medfed.engine.cohort import KEY_BYTES, check_cohort
 from medfed.engine.federation import share
+from medfed.engine.labels import SiteLabels
 from medfed.engine.masking import Masking
 from medfed.engine.rows import RowsCache, SiteRows
 from medfed.engine.site import Admitted, SiteNode, phase_of
@@ -191,9 +192,17 @@ class SiteHost:
             memory=self._stores[site].site(site),
             networks=shared.networks,
             masking=self._masking(site),
+            sites=len(shared.policies),
+            labels=self._labels(site),
             log=shared.folder / "sites" / f"{site}.log",
             timings=self._timings,
         )
+
+    def _labels(self, site: str) -> SiteLabels | None:
+        """A site's noisy labels, where the task has them, under the key by which its rows are frozen for the run."""
+        if self._consortium.task.privacy.labels is None:
+            return None
+        return SiteLabels(lambda: (self._stores[site].cohort(site) or b"")[:KEY_BYTES])
 
     def _masking(self, site: str) -> Masking | None:
         """A site's part in secure sums, where the task has them."""
@@ -229,6 +238,8 @@ class SiteHost:
         """The batched twin of what all these sites are asked alike, if it may be used."""
         first, task = requests[0], self._consortium.task
         if len(requests) < 2 or task.engine.batched == "off" or task.federation.deadline is not None:
+            return None
+        if task.privacy.release is not None:  # each site's sum is charged before it is formed
             return None
         asked = fingerprint(first.message)
         alike = all(r.step == first.step and fingerprint(r.message) == asked for r in requests)

@@ -208,7 +208,8 @@ class Process:
         of its sites.
         """
         own = own or len(sites) <= OWN_METRICS
-        measured = evaluate(self.federation, self._candidates(lanes, split, sites), own=own)
+        recentre = self.task.privacy.release is None  # noisy sums have a fixed centre, and each one costs
+        measured = evaluate(self.federation, self._candidates(lanes, split, sites), own=own, recentre=recentre)
         absences = self.federation.conversation.absences
         failed = {a.site for a in absences if a.step == own_metrics.name and a.code != Refused.code}
         for site in failed:

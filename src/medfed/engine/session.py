@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
@@ -17,8 +18,10 @@ from medfed.data.encoding import Encoding
 from medfed.data.images.transforms import augmentation
 from medfed.data.table import SiteTable
 from medfed.engine.compression.compressed import Residual, compressed
+from medfed.engine.labels import kept_of
 from medfed.engine.private import check_trainable, private_gradients
 from medfed.engine.rows import weights_digest
+from medfed.engine.wholesite import ClipNorm, protected_update
 from medfed.models.batches import Position
 from medfed.models.loss import local_loss
 from medfed.models.network import Network
@@ -84,37 +87,47 @@ class SiteSession:
         return generator(self.node.task.seed, self.site, self.round, purpose)
 
     def examples(self, split: Split) -> Examples:
-        """The site's encoded rows. Raises DataError before an encoding was adopted."""
+        """The site's encoded rows; under ``privacy.labels`` training rows have noisy labels, whatever they are for.
+
+        Raises DataError before an encoding was adopted, Refused where the budget does not allow the labels.
+        """
         encoding = self.recall(Encoding)
         if encoding is None:
             raise DataError("the site's data are not prepared: no encoding was adopted", where=self.site)
         rows = self.node.rows()
         if rows.encoded(encoding, split):
-            return rows.examples(encoding, split)
-        with self.node.timings[Phase.DATA]:
-            return rows.examples(encoding, split)
+            found = rows.examples(encoding, split)
+        else:
+            with self.node.timings[Phase.DATA]:
+                found = rows.examples(encoding, split)
+        if self.node.labels is None or split is not Split.TRAIN:
+            return found
+        return self.node.labels.answered(self.node, self._request, self._policy, found, encoding.classes)
 
     def train(self, weights: Vector, transform: GradientTransform | None = None) -> Trained:
         """Local training from ``weights``; the data's position and the optimizer's state are kept where asked.
 
-        Under differential privacy it is charged to the dataset's budget first. Raises Refused where that does not allow
-        it.
+        Under differential privacy it is charged to the dataset's budget first; that of a whole site clips the update
+        and adds noise before the step sees it. Raises Refused where the budget or the plan does not allow it.
         """
         import torch
 
         task, member = self.node.task, self.member()
         network, federation = self.network(member.examples), task.federation
+        first, self._trained = not self._trained, True
         private = private_gradients(
-            self.node, self._request, self._policy, network, len(member.examples), first=not self._trained
+            self.node, self._request, self._policy, network, len(member.examples), self.classes, first=first
         )
-        self._trained = True
+        protected = protected_update(self.node, self._request, self._policy, self.recall(ClipNorm), first=first)
         with self.node.timings[Phase.TRAIN], torch.random.fork_rng(devices=[]):
             network.load(weights)
             torch.manual_seed(torch_seed(task.seed, self.site, self.round, "layers"))
             session = train(
                 network,
                 member.examples,
-                local_loss(task.task_type, federation, member.examples, self.classes),
+                local_loss(
+                    task.task_type, federation, member.examples, self.classes, kept_of(task.privacy, self.classes)
+                ),
                 federation,
                 round_number=max(self.round, 1),
                 position=member.position,
@@ -124,7 +137,16 @@ class SiteSession:
                 private=private,
                 augment=augmentation(task.data.images, self.generator("augment")),
             )
-        return self.after(session)
+        trained = self.after(session)
+        if task.privacy.release is not None:  # a number of rows would leave without noise
+            trained = replace(trained, rows=1)
+        if protected is None:
+            return trained
+        with self.node.timings[Phase.TRAIN]:
+            trained, said = protected.apply(weights, trained)
+        if said is not None:
+            self.keep(said)
+        return trained
 
     def member(self) -> Member:
         """What local training starts from here: the rows, the place in them, and how they are shuffled.

@@ -17,8 +17,10 @@ from medfed.core.steps import Release, Step, installed_step
 from medfed.core.timings import Phase, Timings
 from medfed.core.wire import Failure, Reply, Request
 from medfed.engine.budget import SiteBudget
+from medfed.engine.labels import SiteLabels
 from medfed.engine.masking import KEYS, UNDER_MASKS, Masking
 from medfed.engine.memory import SiteMemory
+from medfed.engine.release import charge_release, with_noise
 from medfed.engine.rows import SiteRows
 from medfed.engine.session import SiteSession
 from medfed.govern.entries import FailureEntry, RefusalEntry, ReleaseEntry, RepeatEntry
@@ -59,8 +61,9 @@ class SiteNode:
     policy: read at every request, so that a change holds at once. permit: raises Refused where the task's approval does
     not hold; asked before a step runs and again before its reply leaves. asked: records a request that the gate admits
     (a simulation records releases alone). masking: where the task forms totals by secure aggregation; nothing but what
-    it masks, and names of categories, leaves then. budget: what differentially private training is charged to; None:
-    the run's own ledger. log: the site's own file for traces, which may quote values.
+    it masks, and names of categories, leaves then. sites: how many the task has, which share the noise that protects a
+    whole site; 1: each adds all of it. labels: where the task trains on noisy ones. budget: what differentially private
+    training is charged to; None: the run's own ledger. log: the site's own file for traces, which may quote values.
     """
 
     run: str
@@ -76,6 +79,8 @@ class SiteNode:
     permit: Callable[[], None] = _unconditionally
     asked: Callable[[Request], None] | None = None
     masking: Masking | None = None
+    sites: int = 1
+    labels: SiteLabels | None = None
     budget: Callable[[], SiteBudget] | None = None
     log: Path | None = None
     timings: Timings = field(default_factory=Timings)
@@ -200,9 +205,11 @@ class SiteNode:
 
     def _timed_run(self, admitted: Admitted, session: SiteSession) -> Message:
         body: Message
-        with self.timings[phase_of(admitted.step)]:
-            body = admitted.step.run(session, admitted.request.message)
-        return body
+        request, step, release = admitted.request, admitted.step, self.task.privacy.release
+        charge_release(self, request, admitted.policy, step, session.classes)
+        with self.timings[phase_of(step)]:
+            body = step.run(session, request.message)
+            return with_noise(body, step, release, session.classes)
 
     def _release(self, admitted: Admitted, body: Message, session: SiteSession) -> Reply:
         request, step = admitted.request, admitted.step

@@ -12,6 +12,7 @@ from medfed.engine.rows import weights_digest
 from medfed.engine.session import SiteSession
 from medfed.models.network import Network
 from medfed.models.stacked import StackTrainer, can_stack
+from medfed.models.stacked.eligibility import can_stack_privately
 from medfed.models.training import predict_many
 from medfed.spec.task import TaskSpec
 
@@ -61,7 +62,7 @@ class SessionStack:
         """Local training at every site from the same weights. Raises CannotStack where sites or model do not allow."""
         members = [session.member() for session in self._sessions]
         first = self._sessions[0]
-        if first.node.task.privacy.record is not None:
+        if not can_stack_privately(first.node.task.privacy):
             raise CannotStack
         network = self._network([member.examples for member in members])
         with self._timings[Phase.TRAIN]:

@@ -10,19 +10,24 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from medfed.algorithms import ALGORITHMS
-from medfed.core.errors import TaskError, UserError
+from medfed.core.errors import MissingExtra, TaskError, UserError
 from medfed.core.messages import Message, Vector
 from medfed.core.protocols import Algorithm
 from medfed.core.steps import Release, Step
 from medfed.data import prepare
+from medfed.engine import adaptive
+from medfed.engine.adaptive import AdaptivelyClipped
 from medfed.engine.federation import share
+from medfed.engine.release import declares_sensitivity
+from medfed.engine.wholesite import plan_of
 from medfed.evaluate import evaluation
 from medfed.privacy.graph import FEWEST
+from medfed.privacy.release import undeclared
 from medfed.spec.loading import TaskFile
-from medfed.spec.task import BASELINES
+from medfed.spec.task import BASELINES, SitePrivacy
 
 POOLED = "pooled"
 """The simulated site that holds every row, for the baseline of that name."""
@@ -42,22 +47,39 @@ class Lane:
 
 @dataclass(frozen=True)
 class Strategy:
-    """A task's algorithm class with its hyperparameters, and its lanes. secure: whether only totals leave the sites."""
+    """A task's algorithm class with its hyperparameters, and its lanes.
+
+    totals_only: whether no site releases figures of its own. noisy: whether sums get noise, and none leaves without it
+    that does not declare its sensitivity. adaptive: the task's privacy of whole sites, where the clipping norm follows
+    their updates.
+    """
 
     kind: type[Algorithm[Any]]
     options: dict[str, Any]
     lanes: tuple[Lane, ...]
-    secure: bool = False
+    totals_only: bool = False
+    noisy: bool = False
+    adaptive: SitePrivacy | None = None
 
     def algorithm(self, initial: Vector, rounds: int, tolerance: float) -> Algorithm[Message]:
         """The algorithm that starts from these weights."""
-        return self.kind(initial=initial, rounds=rounds, tolerance=tolerance, **self.options)  # type: ignore[call-arg]
+        given: dict[str, Any] = {"initial": initial, "rounds": rounds, "tolerance": tolerance}
+        algorithm: Algorithm[Message] = self.kind(**given, **self.options)
+        if self.adaptive is None:
+            return algorithm
+        return cast(Algorithm[Message], AdaptivelyClipped(algorithm, self.adaptive))
 
     @property
     def steps(self) -> frozenset[str]:
         """Names of all steps that sites admit in this run."""
-        known = (*RUN_STEPS, *self.kind.STEPS)
-        return frozenset(step.name for step in known if not (self.secure and step.releases is Release.SITE))
+        known = (*RUN_STEPS, *self.kind.STEPS, *(adaptive.STEPS if self.adaptive is not None else ()))
+        return frozenset(step.name for step in known if self._leaves(step))
+
+    def _leaves(self, step: Step[Any, Any]) -> bool:
+        if step.releases is Release.SITE:
+            return not self.totals_only
+        bare = step.releases is Release.SUM and step not in self.kind.STEPS and not declares_sensitivity(step)
+        return not (self.noisy and bare)
 
 
 def resolve_strategy(task: TaskFile, sites: Sequence[str]) -> Strategy:
@@ -87,8 +109,12 @@ def resolve_strategy(task: TaskFile, sites: Sequence[str]) -> Strategy:
             )
     _check_local_training(task, kind)
     _check_aggregation(task, kind, len(names))
-    secure = task.spec.privacy.aggregation == "secure"
-    strategy = Strategy(kind, plugin.options, _lanes(plugin.name, names), secure)
+    _check_whole_site(task, kind, len(names))
+    _check_release(task, kind)
+    privacy = task.spec.privacy
+    follows = privacy.site if privacy.site is not None and privacy.site.adaptive is not None else None
+    lanes, noisy = _lanes(plugin.name, names), privacy.release is not None
+    strategy = Strategy(kind, plugin.options, lanes, privacy.totals_only, noisy, follows)
     _try_options(task, strategy)
     return strategy
 
@@ -147,6 +173,45 @@ def _check_aggregation(task: TaskFile, kind: type[Algorithm[Any]], sites: int) -
             cause=f"a round asks {asked} of the sites, and a total of fewer than {FEWEST} tells each the other's part",
             remedy=f"take {FEWEST} sites or more (more than two thirds of them have to answer)",
         )
+
+
+def _check_release(task: TaskFile, kind: type[Algorithm[Any]]) -> None:
+    """Refuse noisy sums where the algorithm's own get none: they declare no sensitivity, and no private training."""
+    privacy = task.spec.privacy
+    if privacy.release is None or (privacy.record is not None and getattr(kind, "POST_PROCESSES", False)):
+        return
+    for step in kind.STEPS:
+        if step.releases is Release.SUM and (fields := undeclared(step.reply)):
+            raise task.error(
+                "privacy",
+                "release",
+                cause=f"the sum {step.name} does not declare how much one patient moves {', '.join(fields)}, so that "
+                "no noise can be chosen for it",
+                remedy="train with privacy.record as well, whose noise covers it; or leave out privacy.release",
+            )
+
+
+def _check_whole_site(task: TaskFile, kind: type[Algorithm[Any]], sites: int) -> None:
+    """Refuse differential privacy of whole sites where they cannot share its noise."""
+    if task.spec.privacy.site is None:
+        return
+    name, at = task.spec.federation.strategy.name, ("privacy", "site")
+    if name in BASELINES:
+        cause = f"the baseline {name!r} adds nothing up over hospitals, so that no total carries the noise of a site"
+        raise task.error(*at, cause=cause, remedy="choose a federated strategy, or protect rows by privacy.record")
+    if not getattr(kind, "SHARES_NOISE", False):
+        raise task.error(
+            *at,
+            cause=f"{name!r} does not declare that sites may share the noise of their updates: it releases more of "
+            "each than the update",
+            remedy="choose fedavg, fedprox or fedadam, or protect rows by privacy.record",
+        )
+    try:
+        plan_of(task.spec, sites)
+    except UserError as error:
+        if isinstance(error, MissingExtra):
+            raise
+        raise task.error(*at, cause=error.cause, remedy=error.remedy) from error
 
 
 def _try_options(task: TaskFile, strategy: Strategy) -> None:

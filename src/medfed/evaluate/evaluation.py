@@ -36,6 +36,10 @@ FEDERATED = "federated"
 """The name under which the metrics over all sites stand beside those of each."""
 
 
+_NOISY_BINS = 20
+"""Bins of a histogram whose counts get noise: many small ones would drown in it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate(Message, wire="evaluation.candidate"):
     """The weights of a model to be measured, the split, and the number of classes (0: regression).
@@ -85,8 +89,11 @@ def class_sums_of_stack(stack: SiteStack, message: Candidate) -> list[Classifica
     """:func:`class_sums` at several sites at once."""
     settings = stack.sites[0].resource(TaskSpec).evaluation
     predictions, withheld = _contributions(stack, message)
-    bins = settings.bins_for(message.classes)
-    sums = classification.classification_sums_many(predictions, message.classes, settings.threshold, bins)
+    bins, release = settings.bins_for(message.classes), stack.sites[0].resource(TaskSpec).privacy.release
+    largest = None if release is None else release.loss_bound
+    if release is not None and settings.bins == "auto":
+        bins = _NOISY_BINS
+    sums = classification.classification_sums_many(predictions, message.classes, settings.threshold, bins, largest)
     return [replace(each, withheld=1) if hidden else each for each, hidden in zip(sums, withheld, strict=True)]
 
 
@@ -100,7 +107,11 @@ def value_sums(site: SiteContext, message: Candidate) -> RegressionSums:
 def value_sums_of_stack(stack: SiteStack, message: Candidate) -> list[RegressionSums]:
     """:func:`value_sums` at several sites at once."""
     predictions, withheld = _contributions(stack, message)
-    sums = regression.regression_sums_many(predictions, message.center)
+    release = stack.sites[0].resource(TaskSpec).privacy.release
+    if release is not None and release.outcome is not None:
+        sums = [regression.bounded_sums(each, *release.outcome) for each in predictions]
+    else:
+        sums = regression.regression_sums_many(predictions, message.center)
     return [replace(each, withheld=1) if hidden else each for each, hidden in zip(sums, withheld, strict=True)]
 
 
@@ -171,11 +182,16 @@ def _check_classes(sites: Sequence[SiteContext], message: Candidate) -> None:
 
 
 def _contributions(stack: SiteStack, message: Candidate) -> tuple[list[Predictions], list[bool]]:
-    """The predictions that count in a total, and where they are withheld for want of patients: none are left then."""
+    """The predictions that count in a total, and where they are withheld for want of patients: none are left then.
+
+    Where the total gets noise they all count: that a site falls silent would tell of one patient, and noise hides few.
+    """
     _check_classes(stack.sites, message)
     predictions = stack.predict(message.weights, message.split)
+    noisy = stack.sites[0].resource(TaskSpec).privacy.release is not None
     withheld = [
-        not releasable(site.resource(SiteTable).patients(message.split), site.resource(Policy).minimum_count)
+        not noisy
+        and not releasable(site.resource(SiteTable).patients(message.split), site.resource(Policy).minimum_count)
         for site in stack.sites
     ]
     kept = [
@@ -188,8 +204,12 @@ def _contributions(stack: SiteStack, message: Candidate) -> tuple[list[Predictio
 STEPS: tuple[Step[Any, Any], ...] = (class_sums, value_sums, own_metrics, own_curve)
 
 
-def evaluate(fed: Federation, candidates: Mapping[str, Candidate], *, own: bool = True) -> dict[str, Measures]:
+def evaluate(
+    fed: Federation, candidates: Mapping[str, Candidate], *, own: bool = True, recentre: bool = True
+) -> dict[str, Measures]:
     """The metrics by site, if ``own``, and under ``federated`` those of all; ``candidates`` names each site's model.
+
+    recentre: whether moments of a numeric outcome are formed a second time, about its mean.
 
     A site whose policy refuses its own metrics is listed with ``withheld`` in place of values, and so is the
     federation where policies leave fewer sites than the quorum.
@@ -199,7 +219,7 @@ def evaluate(fed: Federation, candidates: Mapping[str, Candidate], *, own: bool 
     measured = fed.ask(own_metrics, candidates, sites=sites) if own else {}
     withheld = _withheld(classes)
     try:
-        total = _class_total(fed, candidates) if classes else _value_total(fed, candidates)
+        total = _class_total(fed, candidates) if classes else _value_total(fed, candidates, recentre)
     except Refused:
         total = withheld
     return {**{site: measured.get(site, withheld) for site in sites if own}, FEDERATED: total}
@@ -209,10 +229,12 @@ def _class_total(fed: Federation, candidates: Mapping[str, Candidate]) -> Measur
     return classification.summarize(fed.sum(class_sums, candidates, sites=tuple(candidates)))
 
 
-def _value_total(fed: Federation, candidates: Mapping[str, Candidate]) -> Measures:
+def _value_total(fed: Federation, candidates: Mapping[str, Candidate], recentre: bool) -> Measures:
     """Two sums: the first gives the outcome's mean, about which the second forms its moments."""
     sites = tuple(candidates)
     first = fed.sum(value_sums, candidates, sites=sites)
+    if not recentre:
+        return regression.summarize(first)
     center = first.first / max(first.rows, 1)
     centred = {site: replace(candidate, center=center) for site, candidate in candidates.items()}
     return regression.summarize(fed.sum(value_sums, centred, sites=sites))
@@ -242,6 +264,6 @@ def curves(fed: Federation, candidates: Mapping[str, Candidate], classes: int, *
     shown = {site: curve for site, curve in asked.items() if len(curve.fpr)}
     with contextlib.suppress(Refused):
         negatives, positives = fed.sum(class_sums, candidates, sites=sites).histogram[0]
-        if negatives.sum() and positives.sum():
+        if negatives.sum() > 0 and positives.sum() > 0:
             shown[FEDERATED] = Curve(*roc_from_histogram(negatives, positives))
     return dict(sorted(shown.items()))

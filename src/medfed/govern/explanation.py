@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from medfed.core.steps import Release
+from medfed.govern.noise import noise
 from medfed.govern.proposals import Proposal, ProposedRelease
 from medfed.spec.policy import Policy
 from medfed.spec.task import TaskSpec
@@ -60,6 +61,10 @@ STEPS: dict[str, Words] = {
         "its patients differ from others', each times the number of its training rows if the task weights by it",
         _TRAINING,
     ),
+    "adaptive.set_norm": Words("that this hospital was told how far its next update may go", _TRAINING),
+    "adaptive.count_within": Words(
+        "whether this hospital's update of the round went less far than that, with noise that was drawn once", _TRAINING
+    ),
     "prepare.moments": Words(
         "for each column, over the training rows: how many have a value, the sum of these values, and how many rows "
         "have each category, however few they are",
@@ -75,7 +80,7 @@ STEPS: dict[str, Words] = {
         "then of their squared differences from the hospitals' common mean; and the number of pixels",
         _ONCE,
     ),
-    "prepare.adopt": Words("the number of this hospital's rows", _ONCE),
+    "prepare.adopt": Words("that this hospital has prepared its rows as agreed, and nothing of them", _ONCE),
     "prepare.describe": Words(
         "a description of this hospital's table: numbers of rows and patients, of rows in each part and of each "
         "outcome, of missing values in each column, of duplicates; a number that stands for fewer than {count} "
@@ -241,33 +246,9 @@ def _protection(spec: TaskSpec) -> Iterator[str]:
             "total itself, and what changes from one round's to the next, is not hidden. Figures about this hospital "
             "alone do not leave it."
         )
-    yield from _noise(spec)
+    yield from noise(spec)
     if len(spec.sites) == 2:
         yield "There are two hospitals: each can subtract its own part from a total, which hides nothing from it."
-
-
-def _noise(spec: TaskSpec) -> Iterator[str]:
-    """What differential privacy by record covers, and what it does not."""
-    record = spec.privacy.record
-    if record is None:
-        yield "No noise is added: the task trains without differential privacy (privacy.record)."
-        return
-    strength = (
-        f"so much noise that epsilon is {record.epsilon:g} at most"
-        if record.epsilon is not None
-        else f"noise of {record.noise_multiplier:g} times that bound, whose epsilon depends on this hospital's rows"
-    )
-    yield (
-        f"In training, each row's part in a step is bounded (clip_norm {record.clip_norm:g}), and noise is added at "
-        f"this hospital: {strength} over the whole run, at delta {record.delta:g} (differential privacy by record, "
-        "DP-SGD). Whether a row was there at all changes the odds of anything that the model shows by a factor of e to "
-        "the epsilon at most, but for a chance of about delta: the smaller epsilon, the less it can tell of one row."
-    )
-    yield (
-        "The noise covers the change of the model's weights alone. The numbers of rows, the sums that standardise "
-        "columns, the names of categories and all measurements leave as described above, without noise. It protects "
-        "one row: a patient with several rows is protected less."
-    )
 
 
 def _risks(spec: TaskSpec) -> Iterator[str]:

@@ -6,13 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from medfed.core.errors import LedgerError
-from medfed.core.spending import Charge, Spend
+from medfed.core.spending import Charge, Mechanism, Spend
 from medfed.govern.entries import EntryKind, SpendEntry, decode_entry
 from medfed.govern.ledger import Ledger
 
 _MARK = f'"kind":"{EntryKind.SPEND}"'.encode()
-
-MECHANISM = "Gaussian with Poisson sampling"
 
 
 def entry_of(charge: Charge, run: str) -> SpendEntry:
@@ -30,7 +28,7 @@ def entry_of(charge: Charge, run: str) -> SpendEntry:
         source=charge.source,
         mark=charge.mark,
         version=charge.version,
-        mechanism=MECHANISM,
+        mechanism=charge.spend.mechanism.value,
         noise_multiplier=repr(charge.spend.noise_multiplier),
         sampling_rate=repr(charge.spend.sampling_rate),
         steps=charge.spend.steps,
@@ -40,7 +38,8 @@ def entry_of(charge: Charge, run: str) -> SpendEntry:
 def charge_of(entry: SpendEntry) -> Charge:
     """The charge that an entry records. Raises LedgerError for a mechanism that this version cannot account for."""
     noise, rate = _number(entry.noise_multiplier), _number(entry.sampling_rate)
-    if entry.mechanism != MECHANISM or not (noise >= 0 and 0 <= rate <= 1 and entry.steps >= 0):
+    known = entry.mechanism in set(Mechanism)
+    if not (known and noise >= 0 and 0 <= rate <= 1 and entry.steps >= 0):
         raise LedgerError(
             "it holds a spend of the privacy budget that this version cannot account for",
             remedy="use the version of MedFed that wrote it, or a newer one",
@@ -57,7 +56,7 @@ def charge_of(entry: SpendEntry) -> Charge:
         request=entry.request,
         mark=entry.mark,
         version=entry.version,
-        spend=Spend(noise, rate, entry.steps),
+        spend=Spend(noise, rate, entry.steps, Mechanism(entry.mechanism)),
     )
 
 

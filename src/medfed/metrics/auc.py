@@ -44,22 +44,32 @@ def areas_from_scores(
 def auc_from_histogram(negatives: NDArray[np.int64], positives: NDArray[np.int64]) -> tuple[float | None, float]:
     """(area, bound of its error) from counts per score bin, lowest bin first; (None, 0) where a class is absent.
 
-    Pairs in one bin count half. The exact share of them lies between none and all, so the area is at most
-    ½ Σ_b P_b N_b / (P N) away from that of the unbinned scores.
+    Pairs in one bin count half. The exact share of them lies between none and all, so the area is at most ½ Σ_b P_b N_b
+    / (P N) away from that of the unbinned scores. Noisy counts below zero enter as they are, so that noise has no side;
+    the area is cut to what an area can be.
     """
-    total = int(positives.sum()) * int(negatives.sum())
-    if total == 0:
+    if positives.sum() <= 0 or negatives.sum() <= 0:
         return None, 0.0
+    total = int(positives.sum()) * int(negatives.sum())
     below = np.cumsum(negatives) - negatives
     tied = float((positives * negatives).sum())
-    return float(((positives * below).sum() + tied / 2) / total), tied / 2 / total
+    area = float(((positives * below).sum() + tied / 2) / total)
+    return min(max(area, 0.0), 1.0), max(tied / 2 / total, 0.0)
 
 
 def roc_from_histogram(
     negatives: NDArray[np.int64], positives: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(false positive rates, true positive rates) at the bins' edges, from (0, 0) to (1, 1), both ascending."""
-    fpr = np.concatenate([[0.0], np.cumsum(negatives[::-1]) / negatives.sum()])
-    tpr = np.concatenate([[0.0], np.cumsum(positives[::-1]) / positives.sum()])
+    """(false positive rates, true positive rates) at the bins' edges, from (0, 0) to (1, 1), both ascending.
+
+    Rates of noisy counts, which may fall, stay where they were highest, and are 1 at most.
+    """
+    fpr, tpr = _rates(negatives), _rates(positives)
     keep = np.flatnonzero(np.diff(fpr, append=2.0) + np.diff(tpr, append=2.0))
     return fpr[keep], tpr[keep]
+
+
+def _rates(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    rates = np.concatenate([[0.0], np.cumsum(counts[::-1]) / counts.sum()])
+    rates[-1] = 1.0
+    return np.maximum.accumulate(rates.clip(0.0, 1.0))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from medfed.core.errors import MedFedError
 from medfed.core.examples import Predictions
 from medfed.core.messages import Counts, Message, adds
+from medfed.core.sensitivity import per_row, unmoved
 from medfed.metrics.auc import areas_from_scores, auc_from_histogram
 from medfed.metrics.measure import Measure, Measures, ratio, without
 from medfed.metrics.segments import Segments, joined
@@ -36,27 +37,37 @@ class ClassificationSums(Message, wire="metrics.classification_sums"):
     loss: Σ −log p(true class), p clipped to [1e-15, 1]. brier: Σ (p − y)² (two classes) or Σ‖p − onehot(y)‖².
     confusion: (C, C), true class by predicted class. histogram: (K, 2, bins), rows that are not and that are class
     k by binned score; K = 1 (class 1 alone) for two classes, else C. withheld: 1 where a site adds nothing because too
-    few patients stand behind it.
+    few patients stand behind it; never where noise is added, which a site that fell silent would give away.
     """
 
-    loss: float = adds(bound=_ROWS, resolution=2.0**-20)
-    brier: float = adds(bound=_ROWS, resolution=2.0**-20)
-    confusion: Counts = adds(bound=_ROWS)
-    histogram: Counts = adds(bound=_ROWS)
-    withheld: int = adds(bound=1)
+    loss: float = adds(bound=_ROWS, resolution=2.0**-20, sensitivity=per_row(each=lambda bounds: bounds.loss))
+    brier: float = adds(
+        bound=_ROWS, resolution=2.0**-20, sensitivity=per_row(each=lambda b: 1.0 if b.classes == 2 else 2.0)
+    )
+    confusion: Counts = adds(bound=_ROWS, sensitivity=per_row())
+    histogram: Counts = adds(
+        bound=_ROWS, sensitivity=per_row(fields=lambda bounds: 1 if bounds.classes == 2 else bounds.classes)
+    )
+    withheld: int = adds(bound=1, sensitivity=unmoved)
 
 
-def classification_sums(predictions: Predictions, classes: int, threshold: float, bins: int) -> ClassificationSums:
+def classification_sums(
+    predictions: Predictions, classes: int, threshold: float, bins: int, largest_loss: float | None = None
+) -> ClassificationSums:
     """The sums of one site's predictions. Raises MedFedError for scores that are no probabilities."""
-    return classification_sums_many([predictions], classes, threshold, bins)[0]
+    return classification_sums_many([predictions], classes, threshold, bins, largest_loss)[0]
 
 
 def classification_sums_many(
-    several: Sequence[Predictions], classes: int, threshold: float, bins: int
+    several: Sequence[Predictions], classes: int, threshold: float, bins: int, largest_loss: float | None = None
 ) -> list[ClassificationSums]:
-    """:func:`classification_sums` of each of several sites, in one pass."""
+    """:func:`classification_sums` of each of several sites, in one pass.
+
+    largest_loss: to which each row's loss is cut; by default that of the smallest probability.
+    """
     rows, segments = joined(several)
-    found = _totals(rows, segments, classes, threshold)
+    floor = _PROBABILITY_FLOOR if largest_loss is None else math.exp(-largest_loss)
+    found = _totals(rows, segments, classes, threshold, floor)
     histogram = _histograms(rows, segments, bins)
     return [
         ClassificationSums(loss, brier, confusion, counts, 0)
@@ -67,10 +78,14 @@ def classification_sums_many(
 
 
 def summarize(sums: ClassificationSums) -> Measures:
-    """The metrics of a total; the AUC comes from the histogram and states the bound of its error."""
+    """The metrics of a total; the AUC comes from the histogram and states the bound of its error.
+
+    Losses and cells that noise brought below zero count as zero.
+    """
     areas = [auc_from_histogram(h[0], h[1]) for h in sums.histogram]
     area = np.array([[np.nan if area is None else area for area, _ in areas]])
-    totals = _Totals(np.array([sums.loss]), np.array([sums.brier]), sums.confusion[None])
+    losses = np.array([max(sums.loss, 0.0)]), np.array([max(sums.brier, 0.0)])
+    totals = _Totals(*losses, sums.confusion.clip(0)[None])
     (measured,) = _measures(totals, area, np.array([[error for _, error in areas]]))
     return without(sums.withheld, measured)
 
@@ -107,7 +122,9 @@ class _Totals:
     confusion: Counts
 
 
-def _totals(rows: Predictions, segments: Segments, classes: int, threshold: float) -> _Totals:
+def _totals(
+    rows: Predictions, segments: Segments, classes: int, threshold: float, floor: float = _PROBABILITY_FLOOR
+) -> _Totals:
     scores, targets = rows.scores, rows.targets.astype(np.int64)
     if not (scores >= 0).all():
         raise MedFedError("the model gives scores that are no probabilities", remedy="lower the learning rate")
@@ -122,7 +139,7 @@ def _totals(rows: Predictions, segments: Segments, classes: int, threshold: floa
     cells = (segments.site * classes + targets) * classes + predicted
     sites = len(segments.lengths)
     return _Totals(
-        loss=segments.sums(-np.log(of_truth.clip(_PROBABILITY_FLOOR, 1.0))),
+        loss=segments.sums(-np.log(of_truth.clip(floor, 1.0))),
         brier=segments.sums(squares),
         confusion=np.bincount(cells, minlength=sites * classes**2).reshape(sites, classes, classes),
     )

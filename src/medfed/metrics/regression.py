@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from medfed.core.examples import Predictions
 from medfed.core.messages import Message, adds
+from medfed.core.sensitivity import per_row, unmoved
 from medfed.metrics.measure import Measure, Measures, ratio, without
 from medfed.metrics.segments import Segments, joined
 
@@ -25,19 +26,29 @@ _ROUNDING = 1e-12
 class RegressionSums(Message, wire="metrics.regression_sums"):
     """n, Σ(y − ŷ)², and the first two moments of y about ``center``, which is the same at every site.
 
-    withheld: 1 where a site adds nothing because too few patients stand behind it.
+    withheld: 1 where a site adds nothing because too few patients stand behind it; never where noise is added.
     """
 
-    rows: int = adds(bound=2.0**40)
-    squared_error: float = adds(bound=_SQUARES, resolution=2.0**-20)
-    first: float = adds(bound=_SQUARES, resolution=2.0**-20)
-    second: float = adds(bound=_SQUARES, resolution=2.0**-20)
-    withheld: int = adds(bound=1)
+    rows: int = adds(bound=2.0**40, sensitivity=per_row())
+    squared_error: float = adds(
+        bound=_SQUARES, resolution=2.0**-20, sensitivity=per_row(each=lambda bounds: bounds.width**2)
+    )
+    first: float = adds(bound=_SQUARES, resolution=2.0**-20, sensitivity=per_row(each=lambda bounds: bounds.width / 2))
+    second: float = adds(
+        bound=_SQUARES, resolution=2.0**-20, sensitivity=per_row(each=lambda bounds: bounds.width**2 / 4)
+    )
+    withheld: int = adds(bound=1, sensitivity=unmoved)
 
 
 def regression_sums(predictions: Predictions, center: float) -> RegressionSums:
     """The sums of one site's predictions."""
     return regression_sums_many([predictions], center)[0]
+
+
+def bounded_sums(predictions: Predictions, low: float, high: float) -> RegressionSums:
+    """The sums about the middle of a range, to which outcomes and predictions are cut."""
+    cut = Predictions(predictions.scores.clip(low, high), predictions.targets.astype(float).clip(low, high))
+    return regression_sums(cut, (low + high) / 2)
 
 
 def regression_sums_many(several: Sequence[Predictions], center: float) -> list[RegressionSums]:
@@ -47,9 +58,12 @@ def regression_sums_many(several: Sequence[Predictions], center: float) -> list[
 
 
 def summarize(sums: RegressionSums) -> Measures:
-    """The metrics of a total. R² = 1 − Σ(y − ŷ)² / Σ(y − ȳ)², over all rows of all sites."""
-    n = sums.rows
-    loss = ratio("loss", sums.squared_error, n, n, "no rows")
+    """The metrics of a total. R² = 1 − Σ(y − ŷ)² / Σ(y − ȳ)², over all rows of all sites.
+
+    What noise brought below zero counts as zero.
+    """
+    n = max(sums.rows, 0)
+    loss = ratio("loss", max(sums.squared_error, 0.0), n, n, "no rows")
     rmse = loss.value if loss.value is None else math.sqrt(loss.value)
     variation = sums.second - sums.first**2 / n if n else 0.0
     varies = variation > _ROUNDING * sums.second

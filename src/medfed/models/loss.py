@@ -25,12 +25,21 @@ def squared_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return functional.mse_loss(outputs.squeeze(-1), targets)
 
 
-def cross_entropy(weights: torch.Tensor | None) -> Loss:
+def cross_entropy(weights: torch.Tensor | None, kept: float = 1.0) -> Loss:
     """Binary cross-entropy on one logit, or cross-entropy on several; ``weights`` (C,) weighs by true class.
 
-    The weighted mean divides by the sum of the weights in the batch, as ``torch.nn.CrossEntropyLoss`` does.
+    The weighted mean divides by the sum of the weights in the batch, as ``torch.nn.CrossEntropyLoss`` does. kept: below
+    1, the loss of noisy labels (:func:`corrected_entropy`).
     """
     from torch.nn import functional
+
+    if kept < 1.0:
+
+        def corrected(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            each = corrected_entropy(outputs, targets, kept)
+            return each.mean() if weights is None else (each * weights[targets]).sum() / weights[targets].sum()
+
+        return corrected
 
     def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         if outputs.shape[-1] > 1:
@@ -44,10 +53,24 @@ def cross_entropy(weights: torch.Tensor | None) -> Loss:
     return loss
 
 
-def row_losses(task_type: str, federation: FederationSpec) -> Loss:
+def corrected_entropy(outputs: torch.Tensor, targets: torch.Tensor, kept: float) -> torch.Tensor:
+    """Each row's −log(κ p + (1 − κ)/k), shape (n,): of labels that are kept with probability κ, and else any of k.
+
+    The forward correction of Patrini et al. 2017, section 4; p is the probability that the network gives the label.
+    """
+    classes = max(outputs.shape[-1], 2)
+    if outputs.shape[-1] > 1:
+        chance = outputs.softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    else:
+        chance = (outputs.squeeze(-1) * (2 * targets - 1)).sigmoid()
+    return -(kept * chance + (1 - kept) / classes).log()
+
+
+def row_losses(task_type: str, federation: FederationSpec, kept: float = 1.0) -> Loss:
     """(network outputs (n, k), targets (n,)) → each row's own loss, shape (n,), as differential privacy clips it.
 
     A declared weight of its true class multiplies a row's loss; there is no mean, and so nothing of other rows in it.
+    kept: below 1, of noisy labels.
     """
     import torch
     from torch.nn import functional
@@ -59,6 +82,9 @@ def row_losses(task_type: str, federation: FederationSpec) -> Loss:
     weights = torch.tensor(declared, dtype=torch.float32) if isinstance(declared, tuple) else None
 
     def entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if kept < 1.0:
+            each = corrected_entropy(outputs, targets, kept)
+            return each if weights is None else each * weights[targets]
         if outputs.shape[-1] > 1:
             return functional.cross_entropy(outputs, targets, weight=weights, reduction="none")
         logits = outputs.squeeze(-1)
@@ -83,11 +109,11 @@ def class_weights(federation: FederationSpec, examples: Examples, classes: int) 
             return np.array(declared, np.float32)
 
 
-def local_loss(task_type: str, federation: FederationSpec, examples: Examples, classes: int) -> Loss:
-    """The loss of a site: squared error, or cross-entropy under the task's class weights."""
+def local_loss(task_type: str, federation: FederationSpec, examples: Examples, classes: int, kept: float = 1.0) -> Loss:
+    """The loss of a site: squared error, or cross-entropy under the task's class weights. kept: as above."""
     import torch
 
     if task_type == "regression":
         return squared_error
     weights = class_weights(federation, examples, classes)
-    return cross_entropy(None if weights is None else torch.from_numpy(weights))
+    return cross_entropy(None if weights is None else torch.from_numpy(weights), kept)

@@ -1,12 +1,14 @@
-"""What noisy steps cost: (ε, δ) of composed Poisson-subsampled Gaussian mechanisms, by two accountants.
+"""What noise costs: (ε, δ) of composed mechanisms, by two accountants.
 
 - PRV: Gopi, Lee and Wutschitz 2021, "Numerical composition of differential privacy", as Opacus implements it. It
   solves for the noise of a task and reports what a run has cost.
 - PLD: Koskela, Jälkö and Honkela 2020, "Computing tight differential privacy guarantees using FFT", as Google's
   dp-accounting implements it. It composes everything that a dataset has spent.
 
-Both give upper bounds, under the relation that adds or removes one row. The central-limit accountant that Opacus also
-offers underestimates and is used nowhere.
+Both give upper bounds, under the relation that adds or removes one row. What is (ε, 0)-differentially private enters by
+its dominating pair, randomized response over two answers (Kairouz, Oh and Viswanath 2015), which bounds any of them:
+the discrete Laplace mechanism loses more in composition than the continuous one. The central-limit accountant that
+Opacus also offers underestimates and is used nowhere.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from medfed.core.spending import Spend
+from medfed.core.spending import Mechanism, Spend
 from medfed.privacy.extra import require_privacy
 
 SMALLEST_NOISE = 0.3
@@ -33,22 +35,24 @@ _PRV_ERROR = 0.01
 _LARGEST_MU = 40.0
 """Of a Gaussian mechanism with ε of about 900."""
 
+_LEAST_COMPOSED = 1 / 25
+"""The noise below which e^(1/σ²) leaves the range of floats; an ε without δ of 25 protects nobody either."""
 _LOSS_INTERVAL = 1e-4
 
-Groups = tuple[tuple[float, float, int], ...]
+Groups = tuple[tuple[Mechanism, float, float, int], ...]
 
 
 def prv_epsilon(spends: Iterable[Spend], delta: float) -> float:
     """ε at δ of all these steps together, by PRV; its own numerical error, 0.01, is added. No steps cost nothing.
 
-    Without subsampling (q = 1), which that implementation does not cover, by PLD.
+    Without subsampling (q = 1) and for other mechanisms, which that implementation does not cover, by PLD.
     """
     groups = _grouped(spends)
     if not groups:
         return 0.0
     if _protects_nobody(groups):
         return math.inf
-    if any(rate >= 1.0 for _, rate, _ in groups):
+    if any(kind is not Mechanism.SAMPLED_GAUSSIAN or rate >= 1.0 for kind, _, rate, _ in groups):
         return _pld_epsilon(groups, delta)
     return _prv_epsilon(groups, delta)
 
@@ -115,22 +119,23 @@ def _first_guess(epsilon: float, delta: float, sampling_rate: float, steps: int)
 
 
 def _grouped(spends: Iterable[Spend]) -> Groups:
-    """Steps by noise and rate, sorted: the order of composition changes nothing."""
-    steps: Counter[tuple[float, float]] = Counter()
+    """Steps by mechanism, noise and rate, sorted: the order of composition changes nothing."""
+    steps: Counter[tuple[Mechanism, float, float]] = Counter()
     for spend in spends:
-        steps[spend.noise_multiplier, spend.sampling_rate] += spend.steps
-    return tuple((noise, rate, count) for (noise, rate), count in sorted(steps.items()) if count)
+        steps[spend.mechanism, spend.noise_multiplier, spend.sampling_rate] += spend.steps
+    return tuple((*kind, count) for kind, count in sorted(steps.items()) if count)
 
 
 def _protects_nobody(groups: Groups) -> bool:
     """Whether ε would lie in the hundreds at least, and composing distributions so long would fill the memory.
 
     By μ of the Gaussian mechanism with which the steps compare (Dong, Roth and Su 2022): √T/σ without subsampling, and
-    q √(T (e^(1/σ²) − 1)) in the limit with it. As ∞ is an upper bound too, the estimate decides only what is refused.
+    q √(T (e^(1/σ²) − 1)) in the limit with it; for an ε without δ by ε √T (q = 1, σ = 1/ε). As ∞ is an upper bound too,
+    the estimate decides only what is refused.
     """
-    if any(noise == 0 for noise, _, _ in groups):
+    if any(noise < _LEAST_COMPOSED for _, noise, _, _ in groups):
         return True
-    squared = sum(min(steps / noise**2, rate**2 * steps * math.expm1(noise**-2)) for noise, rate, steps in groups)
+    squared = sum(min(steps / noise**2, rate**2 * steps * math.expm1(noise**-2)) for _, noise, rate, steps in groups)
     return squared > _LARGEST_MU**2
 
 
@@ -142,13 +147,16 @@ def _prv_epsilon(groups: Groups, delta: float) -> float:
         from opacus.accountants import PRVAccountant
 
         accountant = PRVAccountant()
-        accountant.history = list(groups)
+        accountant.history = [(noise, rate, steps) for _, noise, rate, steps in groups]
         return float(accountant.get_epsilon(delta, eps_error=_PRV_ERROR))
 
 
 @lru_cache(maxsize=4096)
 def _pld_epsilon(groups: Groups, delta: float) -> float:
-    return float(_composed(groups).get_epsilon_for_delta(delta))
+    """By PLD; at most the plain sum, where every ε stands without a δ."""
+    pure = all(kind.pure for kind, *_ in groups)
+    added = sum(steps / noise for _, noise, _, steps in groups) if pure else math.inf
+    return min(added, float(_composed(groups).get_epsilon_for_delta(delta)))
 
 
 @lru_cache(maxsize=16)
@@ -160,10 +168,14 @@ def _composed(groups: Groups) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _steps(noise: float, rate: float, steps: int) -> Any:
+def _steps(mechanism: Mechanism, noise: float, rate: float, steps: int) -> Any:
     require_privacy()
-    from dp_accounting.pld import privacy_loss_distribution
+    from dp_accounting.pld import common, privacy_loss_distribution
 
+    if mechanism.pure:
+        pure = common.DifferentialPrivacyParameters(1 / noise, 0)
+        single = privacy_loss_distribution.from_privacy_parameters(pure, _LOSS_INTERVAL)
+        return single.self_compose(steps)
     single = privacy_loss_distribution.from_gaussian_mechanism(
         standard_deviation=noise,
         sampling_prob=rate,

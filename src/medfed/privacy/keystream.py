@@ -12,14 +12,16 @@ _WORDS = 2**16
 
 
 class Keystream:
-    """A stream of uniform 64-bit words. Its key is drawn when it is made, kept nowhere, and never a task's seed."""
+    """A stream of uniform 64-bit words. Its key is drawn when it is made, kept nowhere, and never a task's seed.
 
-    def __init__(self) -> None:
+    Unless ``key`` is given, 32 bytes that are used for nothing else: then it is the same stream again.
+    """
+
+    def __init__(self, key: bytes | None = None) -> None:
         from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-        self._cipher = Cipher(
-            algorithms.AES256(secrets.token_bytes(32)), modes.CTR(secrets.token_bytes(16))
-        ).encryptor()
+        nonce = secrets.token_bytes(16) if key is None else bytes(16)
+        self._cipher = Cipher(algorithms.AES256(key or secrets.token_bytes(32)), modes.CTR(nonce)).encryptor()
         self._zeros = bytes(8 * _WORDS)
 
     def words(self, count: int) -> NDArray[np.uint64]:

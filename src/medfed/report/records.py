@@ -82,14 +82,27 @@ class Timings(Record):
     phases: tuple[PhaseTime, ...] = ()
 
 
-class PrivacySpent(Record):
-    """What a site's differentially private training cost: epsilon at delta, of the steps that were taken."""
+class WholeSiteSpent(Record):
+    """What a run cost a site as a whole: epsilon at delta, of its noisy updates."""
 
     epsilon: float
+    delta: float
+    updates: int
+    noise_multiplier: float
+
+
+class PrivacySpent(Record):
+    """What a run's differential privacy cost at a site, as ``results.json`` says it (see the run folder's page)."""
+
+    epsilon: float | None = None
     delta: float
     steps: int
     noise_multiplier: float
     sampling_rate: float
+    sums: int = 0
+    sums_epsilon: float = 0.0
+    labels: float | None = None
+    site: WholeSiteSpent | None = None
 
 
 class Results(Record):

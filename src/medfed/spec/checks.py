@@ -12,6 +12,7 @@ from medfed.spec.comparison import federation_for
 from medfed.spec.document import Keys
 from medfed.spec.images import Normalise, Scale, Zoom
 from medfed.spec.problems import Problem, explain
+from medfed.spec.protection import check_privacy, check_private_training
 from medfed.spec.task import Column, FederationSpec, Label, Splits, TaskSpec
 
 METRICS = {
@@ -27,12 +28,6 @@ def check_task(spec: TaskSpec) -> Iterator[Problem]:
     yield from _attendance(spec.federation, ("federation",), len(spec.sites))
     yield from _splits(spec.data.split)
     yield from _stop(spec)
-    if spec.privacy.update_bound is not None and spec.privacy.aggregation != "secure":
-        yield Problem(
-            ("privacy", "update_bound"),
-            "`update_bound` is for secure aggregation, and totals are in the clear",
-            "leave it out, or add `aggregation: secure`",
-        )
     if spec.federation.compression.changes and spec.privacy.aggregation != "clear":
         yield Problem(
             ("federation", "compression"),
@@ -52,7 +47,7 @@ def check_task(spec: TaskSpec) -> Iterator[Problem]:
             "keep one of the two",
         )
     yield from _comparison(spec)
-    yield from _record_privacy(spec)
+    yield from check_privacy(spec)
 
 
 def _lengths(federation: FederationSpec, at: Keys) -> Iterator[Problem]:
@@ -287,48 +282,7 @@ def _comparison(spec: TaskSpec) -> Iterator[Problem]:
             yield from _lengths(federation, (*at, name))
             yield from _attendance(federation, (*at, name), len(spec.sites))
             if spec.privacy.record is not None and overrides:
-                yield from _record_training(federation, (*at, name))
-
-
-def _record_privacy(spec: TaskSpec) -> Iterator[Problem]:
-    record = spec.privacy.record
-    if record is None:
-        return
-    if record.epsilon is not None and record.noise_multiplier is not None:
-        yield Problem(
-            ("privacy", "record", "noise_multiplier"),
-            "`epsilon` and `noise_multiplier` are both given, but each site finds its noise from `epsilon`",
-            "keep one of the two",
-        )
-    elif record.epsilon is None and record.noise_multiplier is None:
-        yield Problem(
-            ("privacy", "record"),
-            "`privacy.record` says neither `epsilon` nor `noise_multiplier`",
-            "write, for example: `record: {epsilon: 3, delta: 1e-5}`",
-        )
-    yield from _record_training(spec.federation, ("federation",))
-
-
-def _record_training(federation: FederationSpec, at: Keys) -> Iterator[Problem]:
-    """What differential privacy by record excludes of local training."""
-    if federation.class_weights == "balanced":
-        yield Problem(
-            (*at, "class_weights"),
-            "`balanced` weighs by counts of a site's own rows, which the noise of `privacy.record` does not cover",
-            "list one weight for each class, or write `none`",
-        )
-    if federation.precision == "bfloat16":
-        yield Problem(
-            (*at, "precision"),
-            "`bfloat16` is too coarse for gradients whose norm `privacy.record` bounds for every row",
-            "write `precision: float32`",
-        )
-    if federation.clip_norm is not None:
-        yield Problem(
-            (*at, "clip_norm"),
-            "`privacy.record` clips each row's gradient already, to its own `clip_norm`",
-            f"remove `{'.'.join(map(str, at))}.clip_norm`",
-        )
+                yield from check_private_training(federation, (*at, name))
 
 
 def _repeated(values: Iterable[Any]) -> bool:

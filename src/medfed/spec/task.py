@@ -226,8 +226,57 @@ class RecordPrivacy(Section):
     clip_norm: Positive = 1.0
 
 
+class AdaptiveClip(Section):
+    """A clipping norm that follows the sites' updates (Andrew et al. 2021, Algorithm 1).
+
+    quantile: γ, the share of updates to be left as they are. rate: η_C, by which the norm's logarithm moves.
+    count_noise: σ_b, the standard deviation of the noise in the number of such updates; if absent a twentieth of the
+    sites, but no less than the noise multiplier, so that the updates' own noise grows by 15 % at most.
+    """
+
+    quantile: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    rate: Annotated[float, Field(gt=0, le=2)] = 0.2
+    count_noise: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+
+
+class SitePrivacy(Section):
+    """Differential privacy of a whole site: (epsilon, delta) for all of its rows together, over the whole run.
+
+    Each site's update is clipped to ``clip_norm`` and counts alike, whatever its rows; the sites share the noise.
+    ``noise_multiplier``: the standard deviation of the noise in a total over ``clip_norm``. adaptive: ``clip_norm`` is
+    where the norm begins.
+    """
+
+    epsilon: Annotated[float, Field(ge=0.05, le=100)] | None = None
+    noise_multiplier: Annotated[float, Field(ge=0.3, le=1_000_000)] | None = None
+    delta: Annotated[float, Field(ge=1e-12, lt=1)] = 1e-5
+    clip_norm: Positive = 1.0
+    adaptive: AdaptiveClip | None = None
+
+
+class LabelPrivacy(Section):
+    """Differential privacy of each training row's label, by randomised response: epsilon for one label, for good."""
+
+    epsilon: Annotated[float, Field(ge=0.05, le=20)]
+
+
+class ReleasePrivacy(Section):
+    """Noise in every sum that a site releases beside its training: epsilon for one patient's rows, each time.
+
+    rows_per_patient: the most rows of a patient. loss_bound: to which each row's logarithmic loss is cut. outcome: the
+    range to which outcomes and predictions are cut (regression).
+    """
+
+    mechanism: Literal["laplace", "gaussian"] = "laplace"
+    epsilon: Annotated[float, Field(ge=0.001, le=20)]
+    delta: Annotated[float, Field(ge=1e-12, lt=1)] | None = None
+    rows_per_patient: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    loss_bound: Annotated[float, Field(gt=0, le=34)] = 4.0
+    outcome: tuple[float, float] | None = None
+
+
 class Privacy(Section):
-    """How totals are formed.
+    """How totals are formed, and what noise they hold.
 
     aggregation: ``clear``, the coordinator's process folds the sites' contributions; ``secure``, it sees them under
     masks that cancel in the total alone. update_bound: the largest number in a site's update (the change of a weight
@@ -237,6 +286,14 @@ class Privacy(Section):
     aggregation: Literal["clear", "secure"] = "clear"
     update_bound: Positive | None = None
     record: RecordPrivacy | None = None
+    site: SitePrivacy | None = None
+    labels: LabelPrivacy | None = None
+    release: ReleasePrivacy | None = None
+
+    @property
+    def totals_only(self) -> bool:
+        """Whether no site releases figures of its own: they would say what masks or noise hide."""
+        return self.aggregation == "secure" or self.release is not None
 
 
 class EngineSpec(Section):

@@ -240,6 +240,17 @@ def test_check_prints_the_resolved_task_and_reads_its_own_output(place: Workplac
     assert told["name"] == TASK["name"]
 
 
+def test_check_and_run_warn_what_whole_sites_cost_with_the_figure(place: Workplace) -> None:
+    setting = "--set", "privacy={site: {noise_multiplier: 3.0}}", "--set", "federation.epochs=10"
+    told = place.medfed("check", place.folder / "task.yaml", *setting)
+    assert told.status == 0 and "warning: privacy.site protects a whole site with epsilon 4.65" in told.err
+    assert "usually more than a model bears" in told.err and "trusted" in told.err
+    ran = place.run(*setting)
+    assert "epsilon 4.65" in ran.out and "times the norm of the largest mean update" in ran.out
+    refused = place.medfed("check", place.folder / "task.yaml", *setting, "--set", "federation.strategy=scaffold")
+    assert refused.status == 2 and "share the noise" in refused.err and "remedy" in refused.err
+
+
 def test_json_errors_are_json(place: Workplace) -> None:
     (place.folder / "north.csv").write_text(table().replace("age", "x"))
     told = json.loads(place.run("--json").out.splitlines()[-1])

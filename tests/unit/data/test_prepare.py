@@ -252,7 +252,7 @@ def test_regression_has_no_classes():
     assert dict(describe_sites(fed))["A"].classes == ()
 
 
-def test_the_reply_to_adopt_counts_rows():
+def test_the_reply_to_adopt_tells_nothing_of_the_rows():
     rng = np.random.default_rng(11)
     fed = federation(spec(), {"A": numbers(rng, 30), "B": numbers(rng, 12)})
-    assert fed.sum(preparation.adopt, prepare(fed, spec(), "classification")).rows == 42
+    assert fed.sum(preparation.adopt, prepare(fed, spec(), "classification")).sites == 2

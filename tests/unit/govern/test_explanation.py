@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from proposed_tasks import STEPS, TASK, proposed, resigned, spec_of
 from medfed.algorithms import ALGORITHMS
 from medfed.core.steps import Release
 from medfed.data import prepare
+from medfed.engine import adaptive
 from medfed.evaluate import evaluation
 from medfed.govern import explanation
 from medfed.govern.explanation import Passage, explain
@@ -48,7 +50,7 @@ def refused(proposal: Proposal, policy: Policy, rows: Rows | None = None) -> str
 
 def test_every_step_that_ships_is_described() -> None:
     shipped = {step.name for name in ALGORITHMS.names() for step in ALGORITHMS.get(name).STEPS}
-    shipped |= {step.name for step in (*prepare.STEPS, *evaluation.STEPS)}
+    shipped |= {step.name for step in (*prepare.STEPS, *evaluation.STEPS, *adaptive.STEPS)}
     assert set(explanation.STEPS) == shipped
 
 
@@ -177,6 +179,23 @@ def test_what_differential_privacy_covers_is_told_and_what_it_does_not() -> None
     assert "epsilon is 3 at most over the whole run, at delta 1e-06" in told
     assert "change of the model's weights alone" in told and "protects one row" in told
     assert "noise of 1.5 times that bound" in protection(noise_multiplier=1.5)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "words"),
+    [
+        ({"site": {"epsilon": 8.0}}, ("epsilon is 8 at most", "is trusted with what the part does not hide")),
+        ({"site": {"noise_multiplier": 2.0, "adaptive": {}}}, ("2 times that bound", "1 to begin with")),
+        ({"labels": {"epsilon": 1.5}}, ("random ones, once", "e to the 1.5 at most", "labels alone")),
+        ({"release": {"epsilon": 0.5, "rows_per_patient": 3}}, ("up to 3 rows", "0.5 at most, each time")),
+    ],
+)
+def test_what_protects_sites_labels_and_sums_is_told(privacy: dict[str, Any], words: tuple[str, ...]) -> None:
+    spec = spec_of(privacy=privacy, data={**TASK["data"], "standardize": "site"})
+    told = paragraphs(explain(proposed(spec)), "Under which protection")
+    assert "No noise protects single rows in training" in told
+    for each in words:
+        assert each in told
 
 
 def test_what_a_budget_refuses_is_told() -> None:

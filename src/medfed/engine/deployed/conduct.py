@@ -173,8 +173,9 @@ class Conductor:
             keys = {site: key for site, key in self.folder.site_keys().items() if site in members}
             views = Views.restored(ledger)
             deadline = spec.federation.deadline or DEADLINE
+            noisy = spec.privacy.release is not None
             parties = DeployedParties(
-                run, proposal.digest, self.carrier, ledger, keys, views, self._check, deadline, timings
+                run, proposal.digest, self.carrier, ledger, keys, views, self._check, deadline, timings, noisy
             )
             parties.told.extend(_told_before(self.submission))
             strategy = resolve_strategy(task, members)
@@ -185,6 +186,7 @@ class Conductor:
                 spec.federation,
                 spec.seed,
                 SecureSums(len(spec.sites), keys, spec.privacy.update_bound) if secure else None,
+                spec.privacy.totals_only,
             )
             process = Process(spec, strategy, federation, NetworkCache(spec.model, spec.seed))
             policies = dict.fromkeys(members, "its own")

@@ -29,9 +29,10 @@ class DeployedParties:
 
     allowed: raises Refused for a site that was revoked; asked before anything is sent to it and again when its answer
     comes. keys: the public key of each. views: the heads that the coordinator has seen of every site. ledger: its own.
-    deadline: the seconds after which a site counts as silent. history: the sites' heads after each round; seen: how
-    many of them each site has answered to; held: the size of the coordinator's head that each site says it holds.
-    told: the rounds as they were measured; heard: how many of them each site has answered to.
+    deadline: the seconds after which a site counts as silent. noisy: whether sites add noise to counts. history: the
+    sites' heads after each round; seen: how many of them each site has answered to; held: the size of the coordinator's
+    head that each site says it holds. told: the rounds as they were measured; heard: how many of them each site has
+    answered to.
     """
 
     run: str
@@ -43,6 +44,7 @@ class DeployedParties:
     allowed: Callable[[str], None]
     deadline: float | None
     timings: Timings
+    noisy: bool = False
     fresh: list[ShownHead] = field(default_factory=list)
     history: list[ShownHead] = field(default_factory=list)
     seen: dict[str, int] = field(default_factory=dict)
@@ -147,7 +149,7 @@ class DeployedParties:
                 return _failed(request, MedFedError(brief(reply.sentence)), brief(reply.code, 40))
             if not isinstance(reply, Reply) or reply.site != request.site:
                 raise CodecError("it answered with another message than a reply of its own")
-            check_plausible(request, reply)
+            check_plausible(request, reply, noisy=self.noisy)
         except MedFedError as error:
             return _failed(request, error)
         return reply

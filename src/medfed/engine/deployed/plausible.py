@@ -19,9 +19,11 @@ _MOST_ITEMS = 100_000
 _MOST_VERSIONS = 2**62
 
 
-def check_plausible(request: Request, reply: Reply) -> None:
+def check_plausible(request: Request, reply: Reply, *, noisy: bool = False) -> None:
     """Raise CodecError for a sum that is not finite, beyond its bounds or of negative counts, for a message of numbers
-    that are not finite or texts that nobody could print, and for an impossible version."""
+    that are not finite or texts that nobody could print, and for an impossible version.
+
+    noisy: whether sites add noise to counts, which may then be below zero."""
     if not 0 <= reply.version < _MOST_VERSIONS:
         raise CodecError("its memory has no such version")
     if isinstance(request.message, PHASES):  # which the protocol checks itself, as far as masks allow
@@ -34,7 +36,7 @@ def check_plausible(request: Request, reply: Reply) -> None:
     if step.releases is Release.SUM:
         if (name := out_of_bounds(body)) is not None:
             raise CodecError(f"its {name!r} is not finite or exceeds the declared bound")
-        if (name := _negative_count(body)) is not None:
+        if not noisy and (name := _negative_count(body)) is not None:
             raise CodecError(f"its {name!r} is a count below zero")
     elif not _printable(body):
         raise CodecError("its answer has a number that is not finite, or is too long or not printable")

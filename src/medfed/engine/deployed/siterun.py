@@ -17,12 +17,13 @@ from medfed.core.wire import Reply, Request
 from medfed.engine.budget import SiteBudget
 from medfed.engine.cohort import check_cohort
 from medfed.engine.deployed.budget import budget_of
-from medfed.engine.deployed.cohorts import cohort, dataset_of, table_of
+from medfed.engine.deployed.cohorts import cohort, cohort_key, dataset_of, table_of
 from medfed.engine.deployed.folders import SiteFolder
 from medfed.engine.deployed.kept import Keepsakes
 from medfed.engine.deployed.messages import ShownHead
 from medfed.engine.deployed.settings import LiveSettings
 from medfed.engine.federation import share
+from medfed.engine.labels import SiteLabels
 from medfed.engine.masking import Masking
 from medfed.engine.rows import SiteRows
 from medfed.engine.simulation import COORDINATOR
@@ -187,6 +188,8 @@ class SiteRun:
             permit=self._permit,
             asked=self._record_request,
             masking=self._masking(),
+            sites=len(spec.sites),
+            labels=SiteLabels(lambda: cohort_key(self.folder)) if spec.privacy.labels is not None else None,
             budget=self._budget,
             log=self.folder.log(self.run),
         )

@@ -18,9 +18,10 @@ from medfed.spec.site import load_site
 
 @dataclass(frozen=True)
 class TaskSpent:
-    """One task's part: its runs, requests and noisy steps, and the epsilon of these steps alone.
+    """One task's part: its runs, requests and noisy steps or releases, and the epsilon of these alone.
 
-    Epsilons of several tasks do not add up to that of all: composed they cost less.
+    Epsilons of several tasks do not add up to that of all: composed they cost less. site_epsilon: what its noisy
+    updates cost the site as a whole (0: there are none), which is another unit and no part of a dataset's budget.
     """
 
     task: str
@@ -29,6 +30,7 @@ class TaskSpent:
     requests: int
     steps: int
     epsilon: float
+    site_epsilon: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def budgets(site_folder: Path) -> list[DatasetSpent]:
     for name in names:
         source = sources.get(name, "")
         same_rows = [c for c in charges if c.dataset == name or (source and c.source == source)]
-        spent = pld_epsilon([charge.spend for charge in same_rows], delta)
+        spent = pld_epsilon([charge.spend for charge in same_rows if charge.spend.of_rows], delta)
         left = None if epsilon is None else max(epsilon - spent, 0.0)
         found.append(DatasetSpent(name, epsilon, delta, spent, left, tuple(_by_task(same_rows, delta))))
     return found
@@ -68,7 +70,8 @@ def _by_task(charges: Sequence[Charge], delta: float) -> list[TaskSpent]:
     found = []
     for task in dict.fromkeys(charge.task for charge in charges):
         own = [charge for charge in charges if charge.task == task]
-        spends = [charge.spend for charge in own]
+        spends = [charge.spend for charge in own if charge.spend.of_rows]
+        updates = [charge.spend for charge in own if not charge.spend.of_rows]
         found.append(
             TaskSpent(
                 task=task,
@@ -77,6 +80,7 @@ def _by_task(charges: Sequence[Charge], delta: float) -> list[TaskSpent]:
                 requests=len(own),
                 steps=sum(spend.steps for spend in spends),
                 epsilon=pld_epsilon(spends, delta),
+                site_epsilon=pld_epsilon(updates, delta),
             )
         )
     return found

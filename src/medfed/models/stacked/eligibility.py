@@ -16,7 +16,7 @@ from medfed.models.network import Network
 from medfed.models.stacked.padding import Member
 from medfed.models.stacked.trainer import StackTrainer
 from medfed.models.training import train
-from medfed.spec.task import FederationSpec, TaskSpec
+from medfed.spec.task import FederationSpec, Privacy, TaskSpec
 
 if TYPE_CHECKING:
     import torch
@@ -31,15 +31,20 @@ def can_stack(network: Network, task: TaskSpec, input_shape: tuple[int, ...]) ->
 
     Decided by the model and the task alone, never by the sites' data or the machine. No convolutions, which stacking
     slows down; no running statistics or counters (batch normalisation) and no random layers (dropout); float32; an
-    optimizer that starts anew every round; no augmentation; and no differential privacy by record. What is left is
+    optimizer that starts anew every round; no augmentation; and no differential privacy in training. What is left is
     tried out: a stack of two sites of made-up rows, one padded, must make the step that each makes alone.
     """
     federation = task.federation
-    if task.privacy.record is not None or task.data.images.augment:
+    if not can_stack_privately(task.privacy) or task.data.images.augment:
         return False
     if federation.precision != "float32" or federation.keeps_optimizer_state or _never_stacks(network.module):
         return False
     return _stacks_as_alone(network, task.task_type, input_shape)
+
+
+def can_stack_privately(privacy: Privacy) -> bool:
+    """Whether what protects rows, sites or labels lets their sites be trained together."""
+    return privacy.record is None and privacy.site is None and privacy.labels is None
 
 
 def _never_stacks(module: torch.nn.Module) -> bool:

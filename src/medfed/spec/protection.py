@@ -1,0 +1,152 @@
+"""What the section ``privacy`` of a task must agree on, in itself and with the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from medfed.spec.document import Keys
+from medfed.spec.problems import Problem
+from medfed.spec.task import FederationSpec, ReleasePrivacy, TaskSpec
+
+
+def check_privacy(spec: TaskSpec) -> Iterator[Problem]:
+    """Every disagreement of a task's privacy."""
+    if spec.privacy.update_bound is not None and spec.privacy.aggregation != "secure":
+        yield Problem(
+            ("privacy", "update_bound"),
+            "`update_bound` is for secure aggregation, and totals are in the clear",
+            "leave it out, or add `aggregation: secure`",
+        )
+    yield from _record_privacy(spec)
+    yield from _site_privacy(spec)
+    yield from _label_privacy(spec)
+    yield from _release_privacy(spec)
+
+
+def _record_privacy(spec: TaskSpec) -> Iterator[Problem]:
+    record = spec.privacy.record
+    if record is None:
+        return
+    if record.epsilon is not None and record.noise_multiplier is not None:
+        yield Problem(
+            ("privacy", "record", "noise_multiplier"),
+            "`epsilon` and `noise_multiplier` are both given, but each site finds its noise from `epsilon`",
+            "keep one of the two",
+        )
+    elif record.epsilon is None and record.noise_multiplier is None:
+        yield Problem(
+            ("privacy", "record"),
+            "`privacy.record` says neither `epsilon` nor `noise_multiplier`",
+            "write, for example: `record: {epsilon: 3, delta: 1e-5}`",
+        )
+    yield from check_private_training(spec.federation, ("federation",))
+
+
+def _site_privacy(spec: TaskSpec) -> Iterator[Problem]:
+    site = spec.privacy.site
+    if site is None:
+        return
+    if site.epsilon is not None and site.noise_multiplier is not None:
+        yield Problem(
+            ("privacy", "site", "noise_multiplier"),
+            "`epsilon` and `noise_multiplier` are both given, but the noise follows from `epsilon`",
+            "keep one of the two",
+        )
+    elif site.epsilon is None and site.noise_multiplier is None:
+        yield Problem(
+            ("privacy", "site"),
+            "`privacy.site` says neither `epsilon` nor `noise_multiplier`",
+            "write, for example: `site: {epsilon: 8, delta: 1e-5, clip_norm: 1.0}`",
+        )
+
+
+def _label_privacy(spec: TaskSpec) -> Iterator[Problem]:
+    if spec.privacy.labels is None:
+        return
+    if spec.task_type != "classification":
+        yield Problem(
+            ("privacy", "labels"),
+            f"randomised response needs classes to answer with, and {spec.task_type} has none",
+            "remove `privacy.labels`; `privacy.record` protects outcomes, too",
+        )
+    if spec.federation.class_weights == "balanced":
+        yield Problem(
+            ("federation", "class_weights"),
+            "`balanced` would weigh by counts of noisy labels (`privacy.labels`)",
+            "list one weight for each class, or write `none`",
+        )
+
+
+def _release_privacy(spec: TaskSpec) -> Iterator[Problem]:
+    release = spec.privacy.release
+    if release is None:
+        return
+    yield from _release_mechanism(release, spec.task_type)
+    if spec.data.standardize == "federated":
+        yield Problem(
+            ("data", "standardize"),
+            "`federated` sums columns (prepare.moments, prepare.deviations), which declare no sensitivity for "
+            "`privacy.release`",
+            "write `standardize: site`, or `none`",
+        )
+    if spec.data.images.federated:
+        yield Problem(
+            ("data", "images", "transforms"),
+            "`normalise` sums intensities (prepare.intensities), which declare no sensitivity for `privacy.release`",
+            "write `{name: normalise, by: image}`, or give its values",
+        )
+    if spec.data.missing.strategy == "impute":
+        yield Problem(
+            ("data", "missing", "strategy"),
+            "`impute` sums columns (prepare.moments), which declare no sensitivity for `privacy.release`",
+            "write `strategy: drop`",
+        )
+    for name, column in spec.data.columns.items():
+        if column.type in {"categorical", "binary"} and column.levels is None:
+            yield Problem(
+                ("data", "columns", name),
+                "its levels would be counted (prepare.moments), without sensitivity for `privacy.release`",
+                "declare its `levels`",
+            )
+
+
+def _release_mechanism(release: ReleasePrivacy, task_type: str) -> Iterator[Problem]:
+    at: Keys = ("privacy", "release")
+    if (release.delta is not None) != (release.mechanism == "gaussian"):
+        yield Problem(
+            (*at, "delta") if release.delta is not None else at,
+            f"`mechanism: {release.mechanism}` {'takes no' if release.delta is not None else 'needs a'} `delta`",
+            "write `{mechanism: gaussian, epsilon: 0.5, delta: 1e-6}`, or `{mechanism: laplace, epsilon: 0.5}`",
+        )
+    if task_type == "regression" and release.outcome is None:
+        yield Problem(
+            at,
+            "the sums of outcomes and errors have no bound for which `privacy.release` could choose its noise",
+            "write the range of the outcome, for example: `outcome: [0, 200]`",
+        )
+    if release.outcome is not None and task_type != "regression":
+        yield Problem((*at, "outcome"), f"`outcome` is a range of numbers, and {task_type} has none", "remove it")
+    if release.outcome is not None and not release.outcome[0] < release.outcome[1]:
+        yield Problem((*at, "outcome"), "`outcome` is no range", "write the smaller number first")
+
+
+def check_private_training(federation: FederationSpec, at: Keys) -> Iterator[Problem]:
+    """What differential privacy by record excludes of local training."""
+    if federation.class_weights == "balanced":
+        yield Problem(
+            (*at, "class_weights"),
+            "`balanced` weighs by counts of a site's own rows, which the noise of `privacy.record` does not cover",
+            "list one weight for each class, or write `none`",
+        )
+    if federation.precision == "bfloat16":
+        yield Problem(
+            (*at, "precision"),
+            "`bfloat16` is too coarse for gradients whose norm `privacy.record` bounds for every row",
+            "write `precision: float32`",
+        )
+    if federation.clip_norm is not None:
+        yield Problem(
+            (*at, "clip_norm"),
+            "`privacy.record` clips each row's gradient already, to its own `clip_norm`",
+            f"remove `{'.'.join(map(str, at))}.clip_norm`",
+        )
