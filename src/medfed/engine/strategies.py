@@ -21,6 +21,7 @@ from medfed.data import prepare
 from medfed.engine.federation import share
 from medfed.evaluate import evaluation
 from medfed.privacy.graph import FEWEST
+from medfed.privacy.he.ckks import MOST_SITES
 from medfed.spec.loading import TaskFile
 from medfed.spec.task import BASELINES
 
@@ -42,12 +43,12 @@ class Lane:
 
 @dataclass(frozen=True)
 class Strategy:
-    """A task's algorithm class with its hyperparameters, and its lanes. secure: whether only totals leave the sites."""
+    """A task's algorithm class with its hyperparameters, and its lanes. hidden: whether only totals leave the sites."""
 
     kind: type[Algorithm[Any]]
     options: dict[str, Any]
     lanes: tuple[Lane, ...]
-    secure: bool = False
+    hidden: bool = False
 
     def algorithm(self, initial: Vector, rounds: int, tolerance: float) -> Algorithm[Message]:
         """The algorithm that starts from these weights."""
@@ -57,7 +58,7 @@ class Strategy:
     def steps(self) -> frozenset[str]:
         """Names of all steps that sites admit in this run."""
         known = (*RUN_STEPS, *self.kind.STEPS)
-        return frozenset(step.name for step in known if not (self.secure and step.releases is Release.SITE))
+        return frozenset(step.name for step in known if not (self.hidden and step.releases is Release.SITE))
 
 
 def resolve_strategy(task: TaskFile, sites: Sequence[str]) -> Strategy:
@@ -87,8 +88,7 @@ def resolve_strategy(task: TaskFile, sites: Sequence[str]) -> Strategy:
             )
     _check_local_training(task, kind)
     _check_aggregation(task, kind, len(names))
-    secure = task.spec.privacy.aggregation == "secure"
-    strategy = Strategy(kind, plugin.options, _lanes(plugin.name, names), secure)
+    strategy = Strategy(kind, plugin.options, _lanes(plugin.name, names), task.spec.privacy.hides_parts)
     _try_options(task, strategy)
     return strategy
 
@@ -124,11 +124,11 @@ def _check_local_training(task: TaskFile, kind: type[Algorithm[Any]]) -> None:
 
 
 def _check_aggregation(task: TaskFile, kind: type[Algorithm[Any]], sites: int) -> None:
-    """Refuse secure aggregation where single replies are asked for, or too few sites would hide each other."""
+    """Refuse to hide parts of totals where single replies are asked for, or the sites are too few, or too many."""
     federation = task.spec.federation
-    if task.spec.privacy.aggregation != "secure":
+    if not task.spec.privacy.hides_parts:
         return
-    name = federation.strategy.name
+    encrypted, name = task.spec.privacy.aggregation == "encrypted", federation.strategy.name
     if name in BASELINES:
         cause = f"the baseline {name!r} adds nothing up over hospitals, so that there is nothing to hide in a total"
         raise task.error("federation", "strategy", cause=cause, remedy="run it with privacy.aggregation: clear")
@@ -136,7 +136,8 @@ def _check_aggregation(task: TaskFile, kind: type[Algorithm[Any]], sites: int) -
         raise task.error(
             "privacy",
             "aggregation",
-            cause=f"{name!r} asks for each site's own reply, which secure aggregation does not show",
+            cause=f"{name!r} asks for each site's own reply, which "
+            + ("totals under encryption do not show" if encrypted else "secure aggregation does not show"),
             remedy="choose another strategy, or privacy.aggregation: clear",
         )
     asked = share(federation.cohort, sites)
@@ -146,6 +147,13 @@ def _check_aggregation(task: TaskFile, kind: type[Algorithm[Any]], sites: int) -
             "aggregation",
             cause=f"a round asks {asked} of the sites, and a total of fewer than {FEWEST} tells each the other's part",
             remedy=f"take {FEWEST} sites or more (more than two thirds of them have to answer)",
+        )
+    if encrypted and asked > MOST_SITES:
+        raise task.error(
+            "privacy",
+            "aggregation",
+            cause=f"a round asks {asked} sites, and a ciphertext holds the sum of {MOST_SITES} of them",
+            remedy="write aggregation: secure, or ask fewer by federation.cohort",
         )
 
 

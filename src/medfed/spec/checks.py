@@ -26,10 +26,10 @@ def check_task(spec: TaskSpec) -> Iterator[Problem]:
     yield from _attendance(spec.federation, ("federation",), len(spec.sites))
     yield from _splits(spec.data.split)
     yield from _stop(spec)
-    if spec.privacy.update_bound is not None and spec.privacy.aggregation != "secure":
+    if spec.privacy.update_bound is not None and not spec.privacy.hides_parts:
         yield Problem(
             ("privacy", "update_bound"),
-            "`update_bound` is for secure aggregation, and totals are in the clear",
+            "`update_bound` is for secure aggregation and encryption, and totals are in the clear",
             "leave it out, or add `aggregation: secure`",
         )
     if spec.data.label is not None:

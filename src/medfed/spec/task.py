@@ -215,13 +215,19 @@ class Privacy(Section):
     """How totals are formed.
 
     aggregation: ``clear``, the coordinator's process folds the sites' contributions; ``secure``, it sees them under
-    masks that cancel in the total alone. update_bound: the largest number in a site's update (the change of a weight
-    times its training rows, as a rule) that ``secure`` sums: each then takes 4 bytes in place of 8.
+    masks that cancel in the total alone; ``encrypted``, it adds them encrypted under a key of the sites'. update_bound:
+    the largest number in a site's update (the change of a weight times its training rows, as a rule) that is summed
+    so: each then takes half the bytes.
     """
 
-    aggregation: Literal["clear", "secure"] = "clear"
+    aggregation: Literal["clear", "secure", "encrypted"] = "clear"
     update_bound: Positive | None = None
     record: RecordPrivacy | None = None
+
+    @property
+    def hides_parts(self) -> bool:
+        """Whether the coordinator sees totals alone, and not what each site adds to them."""
+        return self.aggregation != "clear"
 
 
 class EngineSpec(Section):

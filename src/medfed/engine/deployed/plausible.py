@@ -11,7 +11,7 @@ from medfed.core.errors import CodecError
 from medfed.core.messages import Message, additive_fields, field_names, out_of_bounds
 from medfed.core.steps import Release, installed_step
 from medfed.core.wire import Reply, Request
-from medfed.privacy.secagg.messages import PHASES
+from medfed.engine.hiding import PHASES
 
 _LONGEST_TEXT = 2_000
 _MOST_ITEMS = 100_000
@@ -23,7 +23,7 @@ def check_plausible(request: Request, reply: Reply) -> None:
     that are not finite or texts that nobody could print, and for an impossible version."""
     if not 0 <= reply.version < _MOST_VERSIONS:
         raise CodecError("its memory has no such version")
-    if isinstance(request.message, PHASES):  # which the protocol checks itself, as far as masks allow
+    if isinstance(request.message, PHASES):  # which the protocol checks itself, as far as can be seen
         return
     step, body = installed_step(request.step), reply.body
     if not isinstance(body, step.reply):
