@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from benchmarks import membership, privacy
+from benchmarks import encrypted_sums, membership, privacy
 from benchmarks.membership import Shadow
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
@@ -26,6 +26,14 @@ def test_a_total_that_is_not_that_of_the_contributions_fails_the_benchmark(monke
     monkeypatch.setattr(privacy.Encoder, "decode", doubled)
     with pytest.raises(AssertionError, match="not that of the contributions"):
         privacy.one_sum(1_000, 4, 0)
+
+
+@pytest.mark.parametrize("dropouts", [0, 1])
+def test_a_whole_encrypted_sum_is_formed_and_compared_with_the_plain_one(dropouts: int) -> None:
+    pytest.importorskip("tenseal")
+    cost = encrypted_sums.one_sum(5_000, 5, dropouts)
+    assert min(cost.site, cost.coordinator, cost.decryption) > 0
+    assert 3 * 65_676 < cost.sent < 3 * 65_676 + 2_000
 
 
 def drawn(shift: float, models: int = 8, rows: int = 400) -> list[Shadow]:
