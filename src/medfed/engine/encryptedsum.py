@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from medfed.core.errors import QuorumLost
-from medfed.core.messages import Message
+from medfed.core.messages import Message, add
 from medfed.core.steps import Step
 from medfed.engine.spool import Spool
 from medfed.engine.talk import Failures, Talk, as_before, asked_alike, enough
@@ -106,6 +106,6 @@ class EncryptedSums:
         for site in question.sites:
             for _, total in talk.ask("he.decrypt", step.reply, {site: question}):
                 if Layout.of(total).same_as(layout):
-                    return total
+                    return add(None, total)  # whose arrays are its own and can be written
                 talk.fail(site, "he.decrypt", "the total that it gives has another layout than the contributions")
         raise QuorumLost("no site decrypted the total", remedy="mend the sites and go on with: medfed run --resume DIR")
