@@ -11,8 +11,8 @@ standard deviations away at 127 sites, so that rounding gives the exact sum.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -66,12 +66,14 @@ class Form:
 
 
 class Scheme:
-    """The parameters without a key (TenSEAL makes one, which is dropped): what the coordinator has."""
+    """The parameters without any key: what the coordinator has."""
 
     def __init__(self) -> None:
-        self._context = _public(_new_context())
+        import tenseal
 
-    @cached_property
+        self._context = tenseal.context_from(_run_parameters(), n_threads=1)
+
+    @property
     def form(self) -> Form:
         """The form of ciphertexts."""
         return _form()
@@ -102,10 +104,9 @@ class SecretKey:
 
         if len(content) > _LARGEST_KEY:
             raise CodecError("a key of encryption is too long")
-        parameters = _parameters(_new_context())
         try:
             context = tenseal.context_from(content, n_threads=1)
-            same = context.has_secret_key() and _parameters(context) == parameters
+            same = context.has_secret_key() and _parameters(context) == _run_parameters()
         except (RuntimeError, ValueError, TypeError, IndexError, MemoryError) as error:
             raise CodecError(f"a key of encryption is malformed ({type(error).__name__})") from None
         if not same:
@@ -171,10 +172,9 @@ def _parameters(context: Any) -> bytes:
     )
 
 
-def _public(context: Any) -> Any:
-    import tenseal
-
-    return tenseal.context_from(_parameters(context), n_threads=1)
+@functools.cache
+def _run_parameters() -> bytes:
+    return _parameters(_new_context())
 
 
 def _vector(context: Any, row: NDArray[np.uint8]) -> Any:
@@ -186,6 +186,7 @@ def _vector(context: Any, row: NDArray[np.uint8]) -> Any:
         raise CodecError(f"a ciphertext is malformed ({type(error).__name__})") from None
 
 
+@functools.cache
 def _form() -> Form:
     """The form of ciphertexts, read off one of zeros: the coefficients of two polynomials begin behind their number."""
     import tenseal
