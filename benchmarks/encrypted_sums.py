@@ -144,7 +144,7 @@ def one_site(parameters: int) -> tuple[float, int]:
 
 
 def encryption_rows(parameters: Sequence[int], sites: Sequence[int], masked: dict[str, float]) -> list[Row]:
-    """The rows. masked: the seconds of the rows of secure aggregation by name, beside which these stand."""
+    """The rows. masked: the values of the rows of secure aggregation by name, beside which these stand."""
     rows = []
     for size in parameters:
         seconds, sent = one_site(size)
@@ -153,12 +153,11 @@ def encryption_rows(parameters: Sequence[int], sites: Sequence[int], masked: dic
             for dropouts in (0, count // 5):
                 cost, how = measured_sum(size, count, dropouts)
                 name = f"{count}/{size}/{dropouts}"
-                for who, value in (("site", cost.site), ("coordinator", cost.coordinator)):
+                found = {"site": (cost.site, "s"), "coordinator": (cost.coordinator, "s")}
+                for who, (value, unit) in (found | {"bytes": (cost.sent / size, "bytes")}).items():
                     peer = masked.get(f"secagg/{name}/{who}")
                     ratio = None if not peer else value / peer
-                    told = "" if peer is None else f"masking: {peer:.4f} s; "
-                    rows.append(Row(f"he/{name}/{who}", value, "s", ratio, None, told + how))
-                bytes_each = cost.sent / size
-                rows.append(Row(f"he/{name}/bytes", bytes_each, "bytes", bytes_each / 4, None, "masking: 4.0; " + how))
+                    told = "" if peer is None else f"masking: {peer:.4f} {unit}; "
+                    rows.append(Row(f"he/{name}/{who}", value, unit, ratio, None, told + how))
                 rows.append(Row(f"he/{name}/decryption", cost.decryption, "s", None, None, "at one site; " + how))
     return rows

@@ -183,9 +183,8 @@ def grid_rows(parameters: Sequence[int], sites: Sequence[int]) -> list[Row]:
             for dropouts in (0, count // 5):
                 cost = one_sum(size, count, dropouts)
                 name, peer = f"secagg/{count}/{size}/{dropouts}", f"adding in the clear: {clear:.4f} s"
-                rows.append(
-                    Row(f"{name}/site", cost.site, "s", None, None, f"{cost.sent / size:.2f} bytes a parameter")
-                )
+                rows.append(Row(f"{name}/site", cost.site, "s", None, None, ""))
+                rows.append(Row(f"{name}/bytes", cost.sent / size, "bytes", None, None, "a parameter"))
                 rows.append(Row(f"{name}/coordinator", cost.coordinator, "s", cost.coordinator / clear, None, peer))
     return rows
 
