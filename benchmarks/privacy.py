@@ -1,4 +1,4 @@
-"""What privacy costs: secure aggregation beside the masks that it needs, private training beside plain training.
+"""What privacy costs: secure aggregation beside the masks that it needs, encrypted sums, private training.
 
     python -m benchmarks.privacy --json privacy.json
 
@@ -10,6 +10,8 @@
 - ``secagg/SITES/PARAMETERS/…``: the same for other numbers of sites and parameters, a fifth of them dropping out or
   none; beside adding the same updates in the clear.
 
+- ``he/SITES/PARAMETERS/DROPOUTS/…``: sums under homomorphic encryption (TenSEAL), beside the same ones under masks.
+  Above 100,351 parameters a sum of so many is measured, and scaled; ``he/PARAMETERS/encryption`` is whole.
 - ``dpsgd/cnn``, ``dpsgd/mlp``, ``dpsgd/resnet18``: an update under record-level differential privacy, beside one
   without. ResNet-18, with group normalisation, needs the extra ``imaging``.
 
@@ -29,6 +31,7 @@ from pathlib import Path
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from benchmarks.encrypted_sums import encryption_rows
 from benchmarks.private_training import training_rows
 from benchmarks.rows import Row, exceeded, print_rows, write_rows
 from medfed.algorithms.fedavg import WeightedDelta
@@ -181,9 +184,8 @@ def grid_rows(parameters: Sequence[int], sites: Sequence[int]) -> list[Row]:
             for dropouts in (0, count // 5):
                 cost = one_sum(size, count, dropouts)
                 name, peer = f"secagg/{count}/{size}/{dropouts}", f"adding in the clear: {clear:.4f} s"
-                rows.append(
-                    Row(f"{name}/site", cost.site, "s", None, None, f"{cost.sent / size:.2f} bytes a parameter")
-                )
+                rows.append(Row(f"{name}/site", cost.site, "s", None, None, ""))
+                rows.append(Row(f"{name}/bytes", cost.sent / size, "bytes", None, None, "a parameter"))
                 rows.append(Row(f"{name}/coordinator", cost.coordinator, "s", cost.coordinator / clear, None, peer))
     return rows
 
@@ -198,6 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [*main_rows(options.repetitions), *training_rows(options.repetitions)]
     if not options.limits:
         rows += grid_rows(PARAMETERS, SITES)
+        rows += encryption_rows(PARAMETERS, SITES, {row.name: row.value for row in rows})
     print_rows(rows)
     if options.json:
         write_rows(options.json, rows)

@@ -128,10 +128,12 @@ TASK_MEANINGS = {
     "stop.tolerance": "Stop when the model's relative change in a round, ‖w′ − w‖ / ‖w‖, is at most this.",
     "privacy.aggregation": "How totals are formed. `clear`: the coordinator's process adds what it receives. `secure`: "
     "it receives each site's part under masks that cancel in the total alone; three sites or more, of which more than "
-    "two thirds have to answer. See [secure aggregation](../explanation/secure-aggregation.md).",
-    "privacy.update_bound": "With `secure`: the largest number in a site's update, as a rule the change of a weight "
-    "times the training rows. Numbers of type float32 then take 4 bytes in place of 8, rounded to 2⁻³⁰ of this bound "
-    "times the number of sites, about. A site whose update exceeds it fails by name.",
+    "two thirds have to answer. See [secure aggregation](../explanation/secure-aggregation.md). `encrypted` (extra "
+    "`he`): it adds them encrypted under a key that the sites share, and a site decrypts the total; 3 to 127 sites. "
+    "Safer is `secure`: see [homomorphic encryption](../explanation/homomorphic-encryption.md).",
+    "privacy.update_bound": "With `secure` or `encrypted`: the largest number in a site's update, as a rule the change "
+    "of a weight times the training rows. Numbers of type float32 then take half the bytes (under masks 4 in place of "
+    "8), rounded to 2⁻³⁰ of this bound times the number of sites, about. A site whose update exceeds it fails by name.",
     "privacy.record.epsilon": "Differential privacy by record ([DP-SGD](../explanation/differential-privacy.md), extra "
     "`privacy`): the epsilon of all the run's training for one training row of a site. Each site finds its noise from "
     "it.",

@@ -32,10 +32,10 @@ def weights(content: bytes) -> bytes:
     return content[8 + length :]
 
 
-@pytest.mark.parametrize("aggregation", ["clear", "secure"])
+@pytest.mark.parametrize("aggregation", ["clear", "secure", "encrypted"])
 @pytest.mark.parametrize("strategy", ["fedavg", "scaffold"])
 def test_a_deployed_run_gives_the_bits_of_a_simulation(consortium: Consortium, strategy: str, aggregation: str) -> None:
-    """Under masks too: whole numbers add up to the same in any order."""
+    """Under masks and encryption too: whole numbers add up to the same in any order."""
     submission = consortium.submit(task_over(dict.fromkeys(SITES, "rows"), aggregation, strategy=strategy))
     consortium.approve(submission.proposal())
     carrier = MemoryCarrier(consortium.open_sites())

@@ -86,11 +86,18 @@ def test_the_heart_hospitals_train_the_bits_of_one_process(
     check_equal(consortium, task, tmp_path, tmp_path)
 
 
-def test_four_hospitals_add_up_under_masks_to_the_bits_of_one_process(
-    consortium: FlareConsortium, tmp_path: Path
+@pytest.mark.parametrize(
+    ("aggregation", "left_as"),
+    [
+        ("secure", {"secure aggregation: masked", "secure aggregation: keys and shares"}),
+        ("encrypted", {"homomorphic encryption: encrypted", "homomorphic encryption: keys and totals"}),
+    ],
+)
+def test_four_hospitals_add_up_what_is_hidden_to_the_bits_of_one_process(
+    consortium: FlareConsortium, tmp_path: Path, aggregation: str, left_as: set[str]
 ) -> None:
     """All that leaves a hospital in the clear are names of categories, of which this task declares all."""
-    task = named("under masks", "secure")
+    task = named(f"hidden {aggregation}", aggregation)
     submission = consortium.submit(task)
     events = consortium.follow(submission, 120)
     assert events[-1]["event"] == "finished", events[-1]
@@ -101,7 +108,7 @@ def test_four_hospitals_add_up_under_masks_to_the_bits_of_one_process(
     for site in SITES:
         entries = [json.loads(line) for line in consortium.ledger(submission, site).read_text().splitlines()]
         left = {(e["release"], e["protection"]) for e in entries if e["kind"] == "release"}
-        assert left == {("sum", "secure aggregation: masked"), ("sum", "secure aggregation: keys and shares")}
+        assert left == {("sum", protection) for protection in left_as}
 
 
 def test_under_masks_a_site_that_dies_is_left_out_and_welcomed_back(consortium: FlareConsortium) -> None:

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from medfed.spec.task import TaskSpec
 
 _SITES_SHOWN = 8
-_TOTALS = {"clear": "totals are in the clear", "secure": "each site's part in a total is masked"}
+_TOTALS = {
+    "clear": "totals are in the clear",
+    "secure": "each site's part in a total is masked",
+    "encrypted": "each site's part in a total is encrypted",
+}
 _SHORT = {"accuracy": "Acc", "rmse": "RMSE"}
 
 

@@ -92,7 +92,7 @@ def approve(
     cohort = cohort_of(site.path, proposal)
     _print_passages(explain(proposal, policy=load_site(site.settings).policy, cohort=cohort))
     task = proposal.task_file().spec
-    if task.privacy.aggregation == "secure":
+    if task.privacy.hides_parts:
         _print_passages([partners(site, proposal.digest, task)])
     name = by or typer.prompt("Your name")
     if not (yes or typer.confirm(f"Approve task {proposal.digest[:12]}?")):

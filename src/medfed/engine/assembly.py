@@ -12,15 +12,16 @@ from medfed.engine.compression.squeezed import require_zstd
 from medfed.engine.federation import Conversation, SiteFederation, share
 from medfed.engine.hospitals import Hospitals
 from medfed.engine.host import Consortium
+from medfed.engine.mechanisms import sums_of
 from medfed.engine.private import check_private
 from medfed.engine.process import Process
-from medfed.engine.securesum import SecureSums
 from medfed.engine.simulation import COORDINATOR, Simulation
 from medfed.engine.strategies import POOLED, Strategy, resolve_strategy
 from medfed.evaluate.evaluation import FEDERATED
 from medfed.govern.keys import SigningKey
 from medfed.govern.ledger import LedgerFolder
 from medfed.models.catalogue import MODELS, NetworkCache, check_options
+from medfed.privacy.extra import require_he
 from medfed.spec.canonical import task_digest
 from medfed.spec.loading import TaskFile
 from medfed.spec.policy import Policy
@@ -54,6 +55,8 @@ def check_parts(task: TaskFile, sites: tuple[str, ...]) -> Strategy:
     check_private(task)
     if spec.federation.compression.zstd:
         require_zstd()
+    if spec.privacy.aggregation == "encrypted":
+        require_he()
     return strategy
 
 
@@ -70,7 +73,7 @@ def assemble(task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: 
     import torch  # noqa: F401 - before processes are forked, which share it
 
     spec, names = task.spec, tuple(sorted(hospitals.sites))
-    strategy, secure = check_parts(task, names), spec.privacy.aggregation == "secure"
+    strategy = check_parts(task, names)
     cohort = share(spec.federation.cohort, len(names))
     blocks = plan_blocks(spec, names, cohort)
     workers = workers_for(spec, len(blocks))
@@ -90,7 +93,7 @@ def assemble(task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: 
         policies=policies,
         networks=NetworkCache(spec.model, spec.seed),
         blocks=tuple(blocks),
-        identities={name: SigningKey.generate() for name in names} if secure else {},
+        identities={name: SigningKey.generate() for name in names} if spec.privacy.hides_parts else {},
     )
     sources = {name: site.policy_source for name, site in hospitals.sites.items()}
     simulation = Simulation.open(consortium, sources, workers, hospitals.known)
@@ -99,7 +102,7 @@ def assemble(task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: 
         names,
         spec.federation,
         spec.seed,
-        SecureSums(len(names), consortium.public_identities, spec.privacy.update_bound) if secure else None,
+        sums_of(spec, len(names), consortium.public_identities),
         spec.privacy.totals_only,
     )
     return Assembly(Process(spec, strategy, federation, consortium.networks), simulation)

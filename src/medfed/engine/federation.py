@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from medfed.core.errors import CodecError, DataError, MedFedError, QuorumLost, Refused
 from medfed.core.messages import Message, shapes_of
@@ -15,7 +15,7 @@ from medfed.core.steps import Release, Step
 from medfed.core.wire import Failure, Reply, Request
 from medfed.engine.compression.compressed import Compressed, expanded, longest
 from medfed.engine.fold import OrderedFold
-from medfed.engine.securesum import SecureSums
+from medfed.engine.talk import Failures
 from medfed.spec.task import FederationSpec
 
 M = TypeVar("M", bound=Message)
@@ -118,19 +118,30 @@ class Conversation:
         return failure
 
 
+class HiddenSums(Protocol):
+    """Forms totals whose parts the coordinator does not see."""
+
+    def total(self, conversation: Conversation, step: Step[M, R], messages: Mapping[str, M], failures: Failures) -> R:
+        """The total over the sites whose contributions arrived; the others are added to ``failures``.
+
+        Raises QuorumLost, or Refused where all others refused, where too few are left.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class SiteFederation:
     """The federation of some of a conversation's sites (implements ``core.protocols.Federation``).
 
-    secure: how totals are formed where the task wants secure aggregation. totals_only: then, and where sums get noise,
-    only totals and names leave the sites, so that what asks for one site's own figures finds that all withhold them.
+    secure: how totals are formed where the task hides their parts. totals_only: then, and where sums get noise, only
+    totals and names leave the sites, so that what asks for one site's own figures finds that all withhold them.
     """
 
     conversation: Conversation
     sites: tuple[str, ...]
     settings: FederationSpec
     seed: int
-    secure: SecureSums | None = None
+    secure: HiddenSums | None = None
     totals_only: bool = False
 
     @property

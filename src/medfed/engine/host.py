@@ -20,9 +20,9 @@ from medfed.core.timings import Phase, Timings
 from medfed.core.wire import Reply, Request
 from medfed.engine.blocks import LARGEST_STACK
 from medfed.engine.cohort import KEY_BYTES, check_cohort
-from medfed.engine.federation import share
+from medfed.engine.hiding import Hiding
 from medfed.engine.labels import SiteLabels
-from medfed.engine.masking import Masking
+from medfed.engine.mechanisms import hiding_at
 from medfed.engine.rows import RowsCache, SiteRows
 from medfed.engine.site import Admitted, SiteNode, phase_of
 from medfed.engine.stack import CannotStack, SessionStack, StackTrainers
@@ -191,7 +191,7 @@ class SiteHost:
             ledger=ledger,
             memory=self._stores[site].site(site),
             networks=shared.networks,
-            masking=self._masking(site),
+            hiding=self._hiding(site),
             sites=len(shared.policies),
             labels=self._labels(site),
             log=shared.folder / "sites" / f"{site}.log",
@@ -204,15 +204,13 @@ class SiteHost:
             return None
         return SiteLabels(lambda: (self._stores[site].cohort(site) or b"")[:KEY_BYTES])
 
-    def _masking(self, site: str) -> Masking | None:
-        """A site's part in secure sums, where the task has them."""
+    def _hiding(self, site: str) -> Hiding | None:
+        """A site's part in sums whose parts are hidden, where the task has them."""
         shared = self._consortium
         if site not in shared.identities:
             return None
-        parties = shared.public_identities
-        asked = share(shared.task.federation.cohort, len(parties))
-        largest, sums = shared.task.privacy.update_bound, self._stores[site].sums(site)
-        return Masking(shared.digest, shared.run, site, shared.identities[site], parties, asked, largest, sums)
+        belongs, sums = (shared.digest, shared.run), self._stores[site].sums(site)
+        return hiding_at(site, shared.task, belongs, shared.identities[site], shared.public_identities, sums)
 
     def _rows(self, site: str) -> SiteRows:
         """A site's rows, the same as those with which the run began. Raises DataError where they are not."""

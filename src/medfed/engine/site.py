@@ -17,8 +17,8 @@ from medfed.core.steps import Release, Step, installed_step
 from medfed.core.timings import Phase, Timings
 from medfed.core.wire import Failure, Reply, Request
 from medfed.engine.budget import SiteBudget
+from medfed.engine.hiding import CONTRIBUTIONS, PHASES, Hiding
 from medfed.engine.labels import SiteLabels
-from medfed.engine.masking import KEYS, UNDER_MASKS, Masking
 from medfed.engine.memory import SiteMemory
 from medfed.engine.release import charge_release, with_noise
 from medfed.engine.rows import SiteRows
@@ -27,7 +27,6 @@ from medfed.govern.entries import FailureEntry, RefusalEntry, ReleaseEntry, Repe
 from medfed.govern.gate import Facts, admit, admit_protocol, check_release, describe_payload
 from medfed.govern.ledger import Ledger
 from medfed.models.catalogue import NetworkCache
-from medfed.privacy.secagg.messages import PHASES, Contribution
 from medfed.spec.policy import Policy
 from medfed.spec.task import TaskSpec
 
@@ -60,9 +59,9 @@ class SiteNode:
     steps: names of the steps that the task's algorithm and the run itself may call here. rows: loads them on demand.
     policy: read at every request, so that a change holds at once. permit: raises Refused where the task's approval does
     not hold; asked before a step runs and again before its reply leaves. asked: records a request that the gate admits
-    (a simulation records releases alone). masking: where the task forms totals by secure aggregation; nothing but what
-    it masks, and names of categories, leaves then. sites: how many the task has, which share the noise that protects a
-    whole site; 1: each adds all of it. labels: where the task trains on noisy ones. budget: what differentially private
+    (a simulation records releases alone). hiding: where the task hides the parts of totals; nothing but what it hides,
+    and names of categories, leaves then. sites: how many the task has, which share the noise that protects a whole
+    site; 1: each adds all of it. labels: where the task trains on noisy ones. budget: what differentially private
     training is charged to; None: the run's own ledger. log: the site's own file for traces, which may quote values.
     """
 
@@ -78,7 +77,7 @@ class SiteNode:
     networks: NetworkCache
     permit: Callable[[], None] = _unconditionally
     asked: Callable[[Request], None] | None = None
-    masking: Masking | None = None
+    hiding: Hiding | None = None
     sites: int = 1
     labels: SiteLabels | None = None
     budget: Callable[[], SiteBudget] | None = None
@@ -141,11 +140,8 @@ class SiteNode:
             return self._declined(request, FailureEntry, MedFedError(cause))
 
     def _admit(self, request: Request) -> Admitted | Reply:
-        if self.masking is not None and installed_step(request.step).releases is not Release.LEVELS:
-            raise Refused(
-                "the task promises that only totals under masks leave this site (privacy.aggregation: secure)",
-                reason=RefusalReason.SECURE_SUM,
-            )
+        if self.hiding is not None and installed_step(request.step).releases is not Release.LEVELS:
+            raise Refused(f"the task promises that only {self.hiding.promise}", reason=RefusalReason.SECURE_SUM)
         admitted, stored = self._let_in(request)
         if stored is None:
             return admitted
@@ -170,23 +166,23 @@ class SiteNode:
         return Admitted(request, step, facts, policy), stored
 
     def _protocol(self, request: Request) -> Reply:
-        """The answer to a question of a secure sum. What is summed passes the gate as any request, and is masked."""
-        message, masking = request.message, self.masking
+        """The answer to a question of a secure sum. What is summed passes the gate as any request, and is hidden."""
+        message, hiding = request.message, self.hiding
         assert isinstance(message, PHASES)  # noqa: S101 - handle saw to it
-        if masking is None:
+        if hiding is None:
             raise Refused("the task forms its totals in the clear", reason=RefusalReason.SECURE_SUM)
-        if not isinstance(message, Contribution):
+        if not isinstance(message, CONTRIBUTIONS):
             self._check_addressed(request)
             self.permit()
             admit_protocol(self.policy(), request, self._facts(request, 0, repeated=None))
             if self.asked is not None:
                 self.asked(request)
-            return self._sent(request, request.base, masking.answer(message), KEYS)
+            return self._sent(request, request.base, hiding.answer(message), hiding.said)
         asked = replace(request, message=message.content)
         admitted, stored = self._let_in(asked)
         if admitted.step.releases is not Release.SUM:
             raise Refused(f"{request.step!r} gives nothing that is summed", reason=RefusalReason.SECURE_SUM)
-        masking.receive(request.step, message)
+        hiding.receive(request.step, message)
         if stored is None:
             session = self.session(admitted)
             body = self._timed_run(admitted, session)
@@ -194,7 +190,7 @@ class SiteNode:
             check_release(admitted.policy, admitted.step, body, admitted.facts)
             with self.timings[Phase.CHECKPOINT]:
                 stored = self.memory.record(asked, body, session.changes, fingerprint(body).bytes)
-        return self._sent(request, stored.version, masking.masked(admitted.step, stored.body), UNDER_MASKS)
+        return self._sent(request, stored.version, hiding.contribution(admitted.step, stored.body), hiding.hidden)
 
     def _check_addressed(self, request: Request) -> None:
         """Refuse what no honest coordinator sends; what a step reads depends on its message, so its type is exact."""

@@ -38,7 +38,7 @@ def store_paths(run_folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class StoredSums:
-    """Over which sites each question was summed (implements :class:`medfed.engine.masking.FormedSums`)."""
+    """Over which sites each question was summed (implements :class:`medfed.engine.hiding.FormedSums`)."""
 
     database: Database
     site: str

@@ -25,6 +25,7 @@ from medfed.engine.release import declares_sensitivity
 from medfed.engine.wholesite import plan_of
 from medfed.evaluate import evaluation
 from medfed.privacy.graph import FEWEST
+from medfed.privacy.he.ckks import MOST_SITES
 from medfed.privacy.release import undeclared
 from medfed.spec.loading import TaskFile
 from medfed.spec.task import BASELINES, SitePrivacy
@@ -150,11 +151,11 @@ def _check_local_training(task: TaskFile, kind: type[Algorithm[Any]]) -> None:
 
 
 def _check_aggregation(task: TaskFile, kind: type[Algorithm[Any]], sites: int) -> None:
-    """Refuse secure aggregation where single replies are asked for, or too few sites would hide each other."""
+    """Refuse to hide parts of totals where single replies are asked for, or the sites are too few, or too many."""
     federation = task.spec.federation
-    if task.spec.privacy.aggregation != "secure":
+    if not task.spec.privacy.hides_parts:
         return
-    name = federation.strategy.name
+    encrypted, name = task.spec.privacy.aggregation == "encrypted", federation.strategy.name
     if name in BASELINES:
         cause = f"the baseline {name!r} adds nothing up over hospitals, so that there is nothing to hide in a total"
         raise task.error("federation", "strategy", cause=cause, remedy="run it with privacy.aggregation: clear")
@@ -162,7 +163,8 @@ def _check_aggregation(task: TaskFile, kind: type[Algorithm[Any]], sites: int) -
         raise task.error(
             "privacy",
             "aggregation",
-            cause=f"{name!r} asks for each site's own reply, which secure aggregation does not show",
+            cause=f"{name!r} asks for each site's own reply, which "
+            + ("totals under encryption do not show" if encrypted else "secure aggregation does not show"),
             remedy="choose another strategy, or privacy.aggregation: clear",
         )
     asked = share(federation.cohort, sites)
@@ -172,6 +174,13 @@ def _check_aggregation(task: TaskFile, kind: type[Algorithm[Any]], sites: int) -
             "aggregation",
             cause=f"a round asks {asked} of the sites, and a total of fewer than {FEWEST} tells each the other's part",
             remedy=f"take {FEWEST} sites or more (more than two thirds of them have to answer)",
+        )
+    if encrypted and asked > MOST_SITES:
+        raise task.error(
+            "privacy",
+            "aggregation",
+            cause=f"a round asks {asked} sites, and a ciphertext holds the sum of {MOST_SITES} of them",
+            remedy="write aggregation: secure, or ask fewer by federation.cohort",
         )
 
 

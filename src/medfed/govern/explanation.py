@@ -235,6 +235,17 @@ def _protection(spec: TaskSpec) -> Iterator[str]:
             "On the way: encrypted (TLS). At the coordinator: in the clear. Whoever runs the coordinator can read this "
             "hospital's contribution on arrival, before adding it to the others (privacy.aggregation: clear)."
         )
+    elif spec.privacy.aggregation == "encrypted":
+        yield (
+            "On the way: encrypted (TLS). At the coordinator: encrypted under a key that the hospitals share and the "
+            "coordinator does not have. It adds what it cannot read, and one of the hospitals decrypts the total, over "
+            "three hospitals or more, and over more than two thirds of those asked (privacy.aggregation: encrypted)."
+        )
+        yield (
+            "This holds as long as no hospital works with the coordinator against this one: any one of them could give "
+            "it the key. The total itself, and what changes from one round's to the next, is not hidden. Figures about "
+            "this hospital alone do not leave it."
+        )
     else:
         yield (
             "On the way: encrypted (TLS). At the coordinator: hidden. What this hospital contributes is masked by "

@@ -18,7 +18,7 @@ def noise(spec: TaskSpec) -> Iterator[str]:
     else:
         yield "No noise protects single rows in training: the task trains without privacy.record."
     if privacy.site is not None:
-        yield from _by_site(privacy.site, secure=privacy.aggregation == "secure")
+        yield from _by_site(privacy.site, hidden=privacy.hides_parts)
     if privacy.labels is not None:
         yield (
             "Before it trains, this hospital exchanges some of its training labels for random ones, once for this task "
@@ -38,7 +38,7 @@ def _rows(most: int) -> str:
     return "one row" if most == 1 else f"up to {most:,} rows"
 
 
-def _by_site(site: SitePrivacy, *, secure: bool) -> Iterator[str]:
+def _by_site(site: SitePrivacy, *, hidden: bool) -> Iterator[str]:
     """What protects a hospital as a whole, and from whom."""
     strength = (
         f"epsilon is {site.epsilon:g} at most"
@@ -51,7 +51,7 @@ def _by_site(site: SitePrivacy, *, secure: bool) -> Iterator[str]:
         f"much as any other's; the hospitals together add so much noise to the total that {strength}, at delta "
         f"{site.delta:g}, for all rows of this hospital together (privacy.site)."
     )
-    if not secure:
+    if not hidden:
         yield (
             "That noise is shared between the hospitals: this one adds a part of it, and the coordinator, who sees "
             "this hospital's own contribution, is trusted with what the part does not hide. Others see the total."

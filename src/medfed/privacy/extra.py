@@ -1,4 +1,4 @@
-"""Whether the libraries of differential privacy are installed."""
+"""Whether the libraries of differential privacy, and of homomorphic encryption, are installed."""
 
 from __future__ import annotations
 
@@ -16,4 +16,12 @@ def require_privacy() -> None:
         raise MissingExtra(
             f"differential privacy needs the extra 'privacy' ({', '.join(missing)} is not installed)",
             remedy="pip install 'medfed[privacy]'",
+        )
+
+
+def require_he() -> None:
+    """Raise MissingExtra where the extra ``he`` is not installed."""
+    if find_spec("tenseal") is None:
+        raise MissingExtra(
+            "homomorphic encryption needs the extra 'he' (tenseal is not installed)", remedy="pip install 'medfed[he]'"
         )

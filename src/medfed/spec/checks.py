@@ -28,10 +28,10 @@ def check_task(spec: TaskSpec) -> Iterator[Problem]:
     yield from _attendance(spec.federation, ("federation",), len(spec.sites))
     yield from _splits(spec.data.split)
     yield from _stop(spec)
-    if spec.federation.compression.changes and spec.privacy.aggregation != "clear":
+    if spec.federation.compression.changes and spec.privacy.hides_parts:
         yield Problem(
             ("federation", "compression"),
-            "compressed updates of several sites do not add up under masks",
+            "compressed updates of several sites do not add up under masks or encryption",
             "leave it out, or add `privacy: {aggregation: clear}`",
         )
     if spec.data.label is not None:

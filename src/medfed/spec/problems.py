@@ -41,7 +41,6 @@ EXAMPLES = {
 
 NOT_YET = {
     "task_type": (("survival", "glm", "cox", "kaplan_meier", "statistics"), "classification or regression"),
-    "privacy.aggregation": (("encrypted", "he"), "secure"),
     "engine.name": (("flare", "processes", "nvflare"), "inprocess"),
 }
 """Values that a later version runs, and what to write until then."""

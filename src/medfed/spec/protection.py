@@ -11,10 +11,10 @@ from medfed.spec.task import FederationSpec, ReleasePrivacy, TaskSpec
 
 def check_privacy(spec: TaskSpec) -> Iterator[Problem]:
     """Every disagreement of a task's privacy."""
-    if spec.privacy.update_bound is not None and spec.privacy.aggregation != "secure":
+    if spec.privacy.update_bound is not None and not spec.privacy.hides_parts:
         yield Problem(
             ("privacy", "update_bound"),
-            "`update_bound` is for secure aggregation, and totals are in the clear",
+            "`update_bound` is for secure aggregation and encryption, and totals are in the clear",
             "leave it out, or add `aggregation: secure`",
         )
     yield from _record_privacy(spec)

@@ -279,11 +279,12 @@ class Privacy(Section):
     """How totals are formed, and what noise they hold.
 
     aggregation: ``clear``, the coordinator's process folds the sites' contributions; ``secure``, it sees them under
-    masks that cancel in the total alone. update_bound: the largest number in a site's update (the change of a weight
-    times its training rows, as a rule) that ``secure`` sums: each then takes 4 bytes in place of 8.
+    masks that cancel in the total alone; ``encrypted``, it adds them encrypted under a key of the sites'. update_bound:
+    the largest number in a site's update (the change of a weight times its training rows, as a rule) that is summed
+    so: each then takes half the bytes.
     """
 
-    aggregation: Literal["clear", "secure"] = "clear"
+    aggregation: Literal["clear", "secure", "encrypted"] = "clear"
     update_bound: Positive | None = None
     record: RecordPrivacy | None = None
     site: SitePrivacy | None = None
@@ -293,7 +294,12 @@ class Privacy(Section):
     @property
     def totals_only(self) -> bool:
         """Whether no site releases figures of its own: they would say what masks or noise hide."""
-        return self.aggregation == "secure" or self.release is not None
+        return self.hides_parts or self.release is not None
+
+    @property
+    def hides_parts(self) -> bool:
+        """Whether the coordinator sees totals alone, and not what each site adds to them."""
+        return self.aggregation != "clear"
 
 
 class EngineSpec(Section):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from benchmarks import membership, privacy
+from benchmarks import encrypted_sums, membership, privacy
 
 
 @pytest.mark.parametrize("dropouts", [0, 1])
@@ -34,3 +34,11 @@ def test_the_attack_of_the_benchmark_finds_members_of_models_that_learnt_rows_by
     found = {row.name: row.value for row in membership.rows_of("noise", hospitals, 8, epsilons=(None,))}
     assert found["noise/none/auc"] > 0.8
     assert 0.3 < found["noise/none/accuracy"] < 0.7
+
+
+@pytest.mark.parametrize("dropouts", [0, 1])
+def test_a_whole_encrypted_sum_is_formed_and_compared_with_the_plain_one(dropouts: int) -> None:
+    pytest.importorskip("tenseal")
+    cost = encrypted_sums.one_sum(5_000, 5, dropouts)
+    assert min(cost.site, cost.coordinator, cost.decryption) > 0
+    assert 3 * 65_676 < cost.sent < 3 * 65_676 + 2_000

@@ -143,6 +143,18 @@ def test_without_a_policy_nothing_is_promised() -> None:
     assert "no limit (limits.requests)" in paragraphs(unlimited, "How often")
 
 
+@pytest.mark.parametrize(
+    ("aggregation", "told"),
+    [
+        ("secure", "fewer than a third of the hospitals work with"),
+        ("encrypted", "any one of them could give it the key"),
+    ],
+)
+def test_how_parts_are_hidden_and_whom_that_trusts_is_told(aggregation: str, told: str) -> None:
+    page = explain(proposed(spec_of(privacy={"aggregation": aggregation})))
+    assert told in paragraphs(page, "Under which protection")
+
+
 def test_two_hospitals_hide_nothing_from_each_other() -> None:
     pair = dict.fromkeys(("north", "south"), "default")
     two, three = explain(proposed(spec_of(sites=pair))), explain(proposed())

@@ -21,6 +21,7 @@ from scipy import stats
 from medfed.core.errors import DataError, RefusalReason, Refused
 from medfed.core.messages import Counts, Message, Moments, Vector, adds
 from medfed.core.steps import Release, Step
+from medfed.engine.hiding import Openings
 from medfed.engine.masking import Masking
 from medfed.govern.keys import SigningKey, VerifyKey
 from medfed.privacy.agreement import agreed_secret, derived, opened, sealed
@@ -737,7 +738,7 @@ class Run:
         for site in sites:
             told = Contribution(opening.nonce, sum_.senders, sum_.boxes_for(site), Question(number))
             self.maskings[site].receive(STEP.name, told)
-            sum_.add(site, self.maskings[site].masked(STEP, part(rows=int(site[-1]))), Encoder(Part, 4))
+            sum_.add(site, self.maskings[site].contribution(STEP, part(rows=int(site[-1]))), Encoder(Part, 4))
         return opening, sum_
 
     def total(self, opening: Opening, sum_: Unmasking) -> Part:
@@ -754,7 +755,10 @@ def run(asked: int = 4, known: Mapping[str, Kept] | None = None) -> Run:
     parties = {site: key.verify_key for site, key in identities.items()}
     kept = known or {site: Kept() for site in named(4)}
     return Run(
-        {site: Masking("task", "run", site, key, parties, asked, None, kept[site]) for site, key in identities.items()}
+        {
+            site: Masking(site, key, parties, Openings("task", "run", asked, len(parties), kept[site]), None)
+            for site, key in identities.items()
+        }
     )
 
 
@@ -851,7 +855,7 @@ def test_survivors_that_are_refused_are_not_kept() -> None:
     opening, _ = told.until_masked()
     with refused("2 sites would make the total"):
         told.ask(["site 00"], Survivors(opening.nonce, tuple(named(2))))
-    assert told.maskings["site 00"].sums == {}
+    assert told.maskings["site 00"].openings.sums == {}
 
 
 @pytest.mark.parametrize("question", [KeyList, Survivors, Confirmations])

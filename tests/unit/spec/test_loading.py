@@ -77,7 +77,7 @@ BAD = {
     # known to the field, not run by this version
     "survival": ("task_type: survival\n" + HEAD.split("\n", 1)[1],
                  1, "task_type: survival", "classification"),
-    "encrypted": (HEAD + "privacy:\n  aggregation: encrypted\n", 6, "not available in this version", "secure"),
+    "encrypted": (HEAD + "privacy:\n  aggregation: he\n", 6, "one of `clear`, `secure`, `encrypted`", "clear"),
     "a bound in the clear": (HEAD + "privacy: {update_bound: 64}\n", 5, "for secure aggregation", "secure"),
     "flare": (HEAD + "engine: {name: flare}\n", 5, "not available in this version", "inprocess"),
     "workers": (HEAD + "engine: {workers: 0}\n", 5, "at least 1 and at most 1024", "workers: auto"),

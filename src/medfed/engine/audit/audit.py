@@ -94,7 +94,7 @@ def audit_run(
         seed=subject.spec.seed,
         quick=effort.quick,
         simulation=facts.simulation,
-        total=subject.spec.privacy.aggregation == "secure",
+        total=subject.spec.privacy.hides_parts,
         attacked=0,
         seconds=0.0,
         not_tried=tuple(NotTried(attack, "it was not asked for") for attack in Attack if attack not in attacks),

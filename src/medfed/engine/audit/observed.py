@@ -45,12 +45,12 @@ def sends_updates(task: TaskFile) -> bool:
 
 
 def observe(subject: Subject, key: SigningKey) -> Observed:
-    """Train the first round of the task at its sites, each by itself, or together under secure aggregation.
+    """Train the first round of the task at its sites, each by itself, or together where the parts of totals are hidden.
 
     Local training is the task's own: its steps, batches, optimizer, clipping and noise. What SCAFFOLD and FedAdam send
     of it in the first round is what FedAvg sends, and so the attacker is given that.
     """
-    task, total = _first_round(subject.task), subject.spec.privacy.aggregation == "secure"
+    task, total = _first_round(subject.task), subject.spec.privacy.hides_parts
     with assembled(subject, task, subject.tables, key) as assembly:
         process = assembly.process
         state = process.initialize()

@@ -22,9 +22,9 @@ from medfed.engine.deployed.plausible import brief
 from medfed.engine.deployed.submission import Submission
 from medfed.engine.federation import Conversation, SiteFederation, share
 from medfed.engine.folder import RunFolder
+from medfed.engine.mechanisms import sums_of
 from medfed.engine.process import Process, RoundMetrics, RunState
 from medfed.engine.run import run as run_rounds
-from medfed.engine.securesum import SecureSums
 from medfed.engine.simulation import COORDINATOR, Simulation, attached
 from medfed.engine.strategies import resolve_strategy
 from medfed.govern.approvals import Status
@@ -179,13 +179,12 @@ class Conductor:
             )
             parties.told.extend(_told_before(self.submission))
             strategy = resolve_strategy(task, members)
-            secure = spec.privacy.aggregation == "secure"
             federation = SiteFederation(
                 Conversation(parties, run, proposal.digest),
                 members,
                 spec.federation,
                 spec.seed,
-                SecureSums(len(spec.sites), keys, spec.privacy.update_bound) if secure else None,
+                sums_of(spec, len(spec.sites), keys),
                 spec.privacy.totals_only,
             )
             process = Process(spec, strategy, federation, NetworkCache(spec.model, spec.seed))

@@ -22,11 +22,11 @@ def told_keys(folder: SiteFolder, digest: str) -> dict[str, VerifyKey]:
 
 
 def partners(folder: SiteFolder, digest: str, task: TaskSpec) -> Passage:
-    """What a steward reads of the keys on which secure sums rest, which the hospitals alone can compare."""
+    """What a steward reads of the keys on which hidden sums rest, which the hospitals alone can compare."""
     keys = {site: key for site, key in told_keys(folder, digest).items() if site in task.sites}
     lines = [f"“{site}”: {fingerprint(key)}" for site, key in sorted(keys.items())]
     return Passage(
-        "On whose keys the masks rest",
+        "On whose keys the totals rest",
         (
             "The coordinator told these keys. One that invents hospitals could read this one's part: call them and "
             "compare, each finds its own as the last line of its page.",

@@ -12,7 +12,7 @@ from medfed.core.messages import Message, additive_fields, field_names, out_of_b
 from medfed.core.steps import Release, installed_step
 from medfed.core.wire import Reply, Request
 from medfed.engine.compression.compressed import Compressed
-from medfed.privacy.secagg.messages import PHASES
+from medfed.engine.hiding import PHASES
 
 _LONGEST_TEXT = 2_000
 _MOST_ITEMS = 100_000
@@ -26,7 +26,7 @@ def check_plausible(request: Request, reply: Reply, *, noisy: bool = False) -> N
     noisy: whether sites add noise to counts, which may then be below zero."""
     if not 0 <= reply.version < _MOST_VERSIONS:
         raise CodecError("its memory has no such version")
-    if isinstance(request.message, PHASES):  # which the protocol checks itself, as far as masks allow
+    if isinstance(request.message, PHASES):  # which the protocol checks itself, as far as can be seen
         return
     step, body = installed_step(request.step), reply.body
     if isinstance(body, Compressed):  # whose updates are looked at when they are expanded

@@ -23,8 +23,9 @@ from medfed.engine.deployed.kept import Keepsakes
 from medfed.engine.deployed.messages import ShownHead
 from medfed.engine.deployed.settings import LiveSettings
 from medfed.engine.federation import share
+from medfed.engine.hiding import Hiding
 from medfed.engine.labels import SiteLabels
-from medfed.engine.masking import Masking
+from medfed.engine.mechanisms import hiding_at
 from medfed.engine.rows import SiteRows
 from medfed.engine.simulation import COORDINATOR
 from medfed.engine.site import SiteNode
@@ -187,23 +188,20 @@ class SiteRun:
             networks=NetworkCache(spec.model, spec.seed),
             permit=self._permit,
             asked=self._record_request,
-            masking=self._masking(),
+            hiding=self._hiding(),
             sites=len(spec.sites),
             labels=SiteLabels(lambda: cohort_key(self.folder)) if spec.privacy.labels is not None else None,
             budget=self._budget,
             log=self.folder.log(self.run),
         )
 
-    def _masking(self) -> Masking | None:
-        """The site's part in secure sums, where the task has them. Its partners are the task's sites."""
-        spec, site = self._task.spec, self.folder.site
-        if spec.privacy.aggregation != "secure":
-            return None
+    def _hiding(self) -> Hiding | None:
+        """The site's part in hidden sums, where the task has them. Its partners are the task's sites."""
+        spec, site, belongs = self._task.spec, self.folder.site, (self.proposal.digest, self.run)
         parties = {each: key for each, key in self._keys.items() if each in spec.sites}
         parties[site] = self.folder.key().verify_key
-        least = least_sites(share(spec.federation.cohort, len(spec.sites)))
-        largest, sums = spec.privacy.update_bound, self._store.sums(site)
-        return Masking(self.proposal.digest, self.run, site, self.folder.key(), parties, least, largest, sums)
+        asked = least_sites(share(spec.federation.cohort, len(spec.sites)))
+        return hiding_at(site, spec, belongs, self.folder.key(), parties, self._store.sums(site), asked)
 
     def _budget(self) -> SiteBudget:
         settings = self._settings.current()

@@ -20,15 +20,20 @@ from nvflare.fuel.f3.cellnet.fqcn import FQCN
 
 from medfed.core.codec import Buffer, parts
 from medfed.core.errors import CodecError, MedFedError
+from medfed.core.wire import Request
 from medfed.engine.deployed.messages import ToSite
 from medfed.engine.flare.guard import collect_often
 from medfed.engine.flare.letters import Letter
 from medfed.engine.flare.post import Post
 from medfed.engine.flare.turns import Turns
+from medfed.privacy.he.messages import Encryption
 
 _LEAST_LARGEST = 64 * 2**20
-_TIMES_LARGER = 4
-"""An answer of more bytes than this many times what was asked is not fetched, unless it is below 64 MiB."""
+_TIMES_LARGER, _TIMES_LARGER_ENCRYPTED = 4, 24
+"""An answer of more bytes than this many times what was asked is not fetched, unless it is below 64 MiB.
+
+Encrypted, a number of 4 bytes takes 64.
+"""
 
 _LOOK_UP = 0.2
 """Seconds after which a wait looks whether the job was aborted."""
@@ -66,7 +71,8 @@ class FlareCarrier:
             if site in self._cells
         }
         largest = max((sum(map(len, parts(message))) for message in messages.values()), default=0)
-        exchange = _Exchange(letters, deadline, max(_LEAST_LARGEST, _TIMES_LARGER * largest))
+        times = _TIMES_LARGER_ENCRYPTED if any(map(_asks_encrypted, messages.values())) else _TIMES_LARGER
+        exchange = _Exchange(letters, deadline, max(_LEAST_LARGEST, times * largest))
         self._exchanges[number] = exchange
         self._send(exchange)
         return self._arriving(number, exchange)
@@ -152,3 +158,7 @@ class _Exchange:
         self._pause = min(2 * self._pause, _AT_MOST)
         self._again = time.monotonic() + self._pause
         return True
+
+
+def _asks_encrypted(message: ToSite) -> bool:
+    return isinstance(message.content, Request) and isinstance(message.content.message, Encryption)
