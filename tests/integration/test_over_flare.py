@@ -15,6 +15,7 @@ from consortium_in_memory import SITES, task_over
 from flare_consortium import COORDINATOR, FlareConsortium, metrics, releases, running, weights
 
 from medfed import api
+from medfed.engine.deployed.spent import budgets
 from medfed.spec.loading import TaskFile, task_of
 
 pytestmark = pytest.mark.slow
@@ -67,6 +68,30 @@ def test_four_hospitals_train_the_bits_of_one_process(
 ) -> None:
     task = named(f"plain {strategy}", strategy=strategy)
     check_equal(consortium, task, consortium.root / "tables", tmp_path)
+
+
+def test_four_hospitals_send_compressed_updates_to_the_bits_of_one_process(
+    consortium: FlareConsortium, tmp_path: Path
+) -> None:
+    task = named("compressed", compression={"name": "int8", "zstd": True})
+    check_equal(consortium, task, consortium.root / "tables", tmp_path)
+
+
+def test_four_hospitals_add_noise_of_every_kind_and_each_charges_its_own_budget(consortium: FlareConsortium) -> None:
+    noise = {
+        "record": {"noise_multiplier": 1.0},
+        "labels": {"epsilon": 4},
+        "site": {"noise_multiplier": 1.0, "clip_norm": 0.5},
+    }
+    document = named("noise of every kind").document.data
+    task = task_of(document | {"privacy": {"aggregation": "secure"} | noise})
+    events = consortium.follow(submission := consortium.submit(task), 120)
+    assert events[-1]["event"] == "finished", events[-1]
+    assert not consortium.verified(submission).wrong
+    for site in SITES:
+        (spent,) = [each for each in budgets(consortium.folder(site)) if each.dataset == "rows"]
+        assert spent.spent > 4  # the labels' epsilon, and that of training
+        assert [each.title for each in spent.tasks] == ["noise of every kind"]
 
 
 def test_the_heart_hospitals_train_the_bits_of_one_process(

@@ -54,7 +54,7 @@ def plan_of(task: TaskSpec, sites: int) -> SitePlan | None:
         return None
     asked = share(federation.cohort, max(sites, 1))
     answering = _fewest(federation, max(sites, 1))
-    shares = shares_of_noise(asked, answering, secure=task.privacy.aggregation == "secure")
+    shares = shares_of_noise(asked, answering, secure=task.privacy.hides_parts)
     try:
         plan = site_plan(privacy, asked=asked, shares=shares, rounds=federation.total_rounds)
     except ValueError as error:

@@ -63,8 +63,9 @@ def shares_of_noise(asked: int, answering: int, *, secure: bool) -> int:
     """K: the least number of shares of noise in a total that whoever looks at it does not know.
 
     asked, answering: sites that a round asks, and those that must answer. In the clear the coordinator is trusted with
-    each update, and any hospital knows its own share. Under secure aggregation a site lets a total of as few sites be
-    opened as the protocol needs, of which as few may form it; those that may collude, fewer than a third, know theirs.
+    each update, and any hospital knows its own share. Under secure aggregation, or encryption, a site lets a total of
+    as few sites be opened as the protocol needs, of which as few may form it; those that may collude, fewer than a
+    third, know theirs.
     """
     if secure:
         fewest = least_sites(asked)
