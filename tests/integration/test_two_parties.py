@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from medfed.engine.deployed.spent import budgets
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "two_parties"
 EPOCH = re.compile(
@@ -216,6 +218,18 @@ def test_a_killed_party_that_is_started_again_goes_on(
     ledger = [guest.folder / "home" / "parties", host.folder / "home" / "parties"]
     for site in [path for folder in ledger for path in folder.glob("*/site")]:
         subprocess.run([sys.executable, "-m", "medfed.cli.main", "ledger", "verify", site], check=True)
+
+
+def test_two_parties_train_privately_and_each_charges_its_own_budget(parties: tuple[Party, Party]) -> None:
+    guest, host = parties
+    noise = ("--set", "privacy={record: {noise_multiplier: 1.0}}")
+    assert ended(host.start("private", *noise), guest.start("private", *noise)) == [0, 0], guest.said("private")
+    assert guest.model("private") == host.model("private")
+    for party in parties:
+        (site,) = (party.folder / "home" / "parties").glob("*/site")
+        (spent,) = budgets(site)
+        assert spent.spent > 0
+        assert sum(task.requests for task in spent.tasks) == 10
 
 
 def test_two_tasks_are_told_apart_at_both(parties: tuple[Party, Party]) -> None:
