@@ -21,8 +21,8 @@ from medfed.spec.task import ModelSpec
 
 pytestmark = pytest.mark.parametrize("name", MODELS.names())
 
-SHAPES = ((13,), (1, 64, 64))
-"""A vector of features, and an image for models that take no vector."""
+SHAPES = ((13,), (1, 64, 64), (12, 4))
+"""A vector of features, and for models that take none an image, or a time series."""
 
 
 def module_of(name: str) -> ModuleType | None:

@@ -98,3 +98,16 @@ def test_batch_normalisation_is_refused_with_the_option_as_its_remedy() -> None:
     with pytest.raises(UserError, match="BatchNorm2d") as refused:
         DpSgd(network(), entropy, clip_norm=1.0, noise_multiplier=1.0, sampling_rate=0.5, expected_batch=2)
     assert "norm: group" in refused.value.remedy
+
+
+def test_densenet_follows_the_option_too() -> None:
+    def built(**options: object) -> nn.Module:
+        return build_network(ModelSpec.model_validate({"name": "densenet121", **options}), (1, 32, 32), 3, 0).module
+
+    assert layers(built(), nn.BatchNorm2d) == 121  # one before each of 120 convolutions but the first, and the last
+    grouped = built(norm="group")
+    assert layers(grouped, nn.GroupNorm) == 121 and layers(grouped, nn.modules.batchnorm._BatchNorm) == 0
+    with pytest.raises(UserError, match="dropout is at least 0"):
+        built(dropout=1.0)
+    with pytest.raises(UserError, match="32×32"):
+        build_network(ModelSpec(name="densenet121"), (1, 28, 28), 3, 0)

@@ -1,0 +1,35 @@
+"""DenseNet-121 (Huang et al. 2017) from MONAI, over images given as arrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+REQUIRES = ("imaging",)
+IMPORTS = ("monai",)
+TASKS = ("classification",)
+
+_LEAST = 32
+"""An axis is halved five times."""
+
+
+def build(input_shape: tuple[int, ...], outputs: int, *, norm: str = "batch", dropout: float = 0.0) -> torch.nn.Module:
+    """The 121-layer network for inputs of shape (channels, height, width[, depth]), each axis at least 32.
+
+    norm: ``batch``, or ``group`` (:func:`medfed.models.norms.with_norm`). dropout: the share that each dense layer drops.
+    Raises ValueError for others, and for inputs of another shape.
+    """
+    from monai.networks.nets.densenet import DenseNet121
+
+    from medfed.models.norms import with_norm
+
+    if len(input_shape) not in (3, 4) or min(input_shape[1:]) < _LEAST:
+        raise ValueError("densenet121 takes images of 32×32 or more: model.input_size is [channels, height, width]")
+    if not 0 <= dropout < 1:
+        raise ValueError("dropout is at least 0 and below 1")
+    network: torch.nn.Module = DenseNet121(
+        spatial_dims=len(input_shape) - 1, in_channels=input_shape[0], out_channels=outputs, dropout_prob=dropout
+    )
+    return with_norm(network, norm)
