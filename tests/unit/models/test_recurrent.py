@@ -20,7 +20,9 @@ def rnn(**options: Any) -> ModelSpec:
 
 @pytest.mark.parametrize(("cell", "kind"), [("gru", nn.GRU), ("lstm", nn.LSTM)])
 @pytest.mark.parametrize("layers", [1, 2])
-def test_it_is_torchs_recurrent_network_and_a_linear_layer_over_its_last_state(cell: str, kind: Any, layers: int) -> None:
+def test_it_is_torchs_recurrent_network_and_a_linear_layer_over_the_last_state(
+    cell: str, kind: Any, layers: int
+) -> None:
     network = build_network(rnn(cell=cell, hidden=5, layers=layers), (7, 3), 2, seed=4)
     torch.manual_seed(4)
     recurrent, output = kind(3, 5, layers, batch_first=True), nn.Linear(5, 2)

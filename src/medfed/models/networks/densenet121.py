@@ -18,7 +18,7 @@ _LEAST = 32
 def build(input_shape: tuple[int, ...], outputs: int, *, norm: str = "batch", dropout: float = 0.0) -> torch.nn.Module:
     """The 121-layer network for inputs of shape (channels, height, width[, depth]), each axis at least 32.
 
-    norm: ``batch``, or ``group`` (:func:`medfed.models.norms.with_norm`). dropout: the share that each dense layer drops.
+    norm: ``batch``, or ``group`` (:func:`medfed.models.norms.with_norm`). dropout: the share that a dense layer drops.
     Raises ValueError for others, and for inputs of another shape.
     """
     from monai.networks.nets.densenet import DenseNet121

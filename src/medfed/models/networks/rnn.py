@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,14 +14,14 @@ TASKS = ("classification", "regression")
 def build(
     input_shape: tuple[int, ...], outputs: int, *, cell: str = "gru", hidden: int = 64, layers: int = 1
 ) -> torch.nn.Module:
-    """Layers of recurrent cells over inputs of shape (times, variables), then a linear layer over the last time's state.
+    """Layers of recurrent cells over inputs of shape (times, variables), then a linear layer over the last state.
 
     cell: ``gru`` or ``lstm``. hidden: the length of a layer's state. Raises ValueError for others, and for inputs of
     another shape.
     """
     from torch import nn
 
-    kinds: dict[str, type[nn.RNNBase]] = {"gru": nn.GRU, "lstm": nn.LSTM}
+    kinds: dict[str, Callable[..., nn.Module]] = {"gru": nn.GRU, "lstm": nn.LSTM}
     if len(input_shape) != 2:
         raise ValueError("rnn takes time series: model.input_size is [times, variables]")
     if cell not in kinds:
@@ -33,7 +34,7 @@ def build(
 
         def __init__(self) -> None:
             super().__init__()
-            self.recurrent = kinds[cell](input_shape[1], hidden, layers, batch_first=True)  # type: ignore[call-arg]
+            self.recurrent = kinds[cell](input_shape[1], hidden, layers, batch_first=True)
             self.output = nn.Linear(hidden, outputs)
 
         def forward(self, series: torch.Tensor) -> torch.Tensor:
