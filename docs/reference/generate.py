@@ -26,8 +26,9 @@ HERE = Path(__file__).parent
 TASK_MEANINGS = {
     "name": "The run's name: in its folder's name, its report and its model card.",
     "task_type": "What is learnt.",
-    "model.name": "`logistic`, `linear`, `mlp`, `cnn`, `rnn`, `resnet18`, `densenet121` (extra `imaging`), or a [model of "
-    "your own](../how-to/add-a-model-by-entry-point.md). Further keys are the model's options: see [below](#models).",
+    "model.name": "`logistic`, `linear`, `mlp`, `cnn`, `rnn`, `resnet18`, `densenet121` (extra `imaging`), or a "
+    "[model of your own](../how-to/add-a-model-by-entry-point.md). Further keys are the model's options: see "
+    "[below](#models).",
     "model.input_size": "The shape of one input without the batch. Needed only for sites given as arrays of more than "
     "two dimensions; tables tell it themselves.",
     "model.num_classes": "The number of classes. Checked against `data.label`; rarely needed.",
