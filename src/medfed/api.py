@@ -32,12 +32,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from medfed.attacks.results import Attack, Audit
 from medfed.core.errors import MissingExtra, RunFolderError, UserError
 from medfed.data.raw import Unread
 from medfed.engine.assembly import assemble, check_parts
-from medfed.engine.audit.audit import Effort, Progress, audit_run
-from medfed.engine.audit.subject import open_subject
 from medfed.engine.cohort import check_cohort
 from medfed.engine.comparison import Comparison, strategy_tasks
 from medfed.engine.folder import Origin, RunFolder
@@ -57,6 +54,9 @@ from medfed.spec.task import TaskSpec
 
 if TYPE_CHECKING:
     import pandas
+
+    from medfed.attacks.results import Attack, Audit
+    from medfed.engine.audit.audit import Effort, Progress
 
 FilePath: TypeAlias = "str | os.PathLike[str]"
 Task: TypeAlias = "FilePath | Mapping[str, Any] | TaskSpec | TaskFile"
@@ -270,22 +270,27 @@ def audit(
     sites: Mapping[str, SiteInput] | None = None,
     *,
     data: FilePath | None = None,
-    attacks: Sequence[Attack] = tuple(Attack),
-    effort: Effort = Effort(),  # noqa: B008 - frozen
+    attacks: Sequence[Attack] | None = None,
+    effort: Effort | None = None,
     pictures: bool = False,
     progress: Progress | None = None,
 ) -> Audit:
     """Attack a finished run as a curious coordinator could; writes ``audit.json`` and ``audit.html`` into its folder.
 
-    sites, data: its rows, where the run's own data folder does not have them (see :func:`build`). pictures: also write
+    sites, data: its rows, where the run's own data folder does not have them (see :func:`build`). attacks: all of them
+    if not given. pictures: also write
     the images that were reconstructed, which are of training records, into ``audit-pictures.html``. An audit that was
     interrupted goes on. Raises RunFolderError, UserError, DataError, TaskError.
     """
+    from medfed.attacks.results import Attack
+    from medfed.engine.audit.audit import Effort, audit_run
+    from medfed.engine.audit.subject import open_subject
     from medfed.report.audit_page import write_audit
 
     subject = open_subject(Path(run_folder), sites, Path(data) if data is not None else None)
     check_parts(subject.task, tuple(subject.tables))
-    found = audit_run(subject, attacks, effort, simulation_key(), progress=progress or _unseen)
+    wanted = tuple(Attack) if attacks is None else attacks
+    found = audit_run(subject, wanted, effort or Effort(), simulation_key(), progress=progress or _unseen)
     subject.folder.write_json("audit.json", asdict(found.audit))
     write_audit(subject.folder.path, found.pictures if pictures else ())
     _report(subject.folder.path)
