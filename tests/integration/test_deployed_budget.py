@@ -166,7 +166,7 @@ def test_the_command_shows_spent_and_left_by_task_and_draws_it(consortium: Conso
 
 def protected(name: str, aggregation: str = "clear", **privacy: Any) -> TaskFile:
     fields = task_over(dict.fromkeys(SITES, "rows"), aggregation).spec.model_dump(mode="json")
-    fields["data"]["standardize"] = "site"
+    fields["data"]["standardize"] = "none"
     fields |= {"name": name, "privacy": {"aggregation": aggregation, **privacy}}
     return task_of(fields)
 

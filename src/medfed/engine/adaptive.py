@@ -48,10 +48,13 @@ class Within(Message, wire="adaptive.within"):
 
 @step(releases=Release.SUM)
 def set_norm(site: SiteContext, message: Norm) -> Told:
-    """Clip the next update to this norm."""
-    if not is_norm(message.norm):
-        raise Refused("a clipping norm is a number above 0 that is not huge")
-    site.keep(ClipNorm(message.norm))
+    """Clip the round's updates to this norm, and to no other."""
+    if not is_norm(message.norm) or message.round != site.round:
+        raise Refused("a clipping norm is a number above 0 that is not huge, and of the round in progress")
+    told = site.recall(ClipNorm)
+    if told is not None and told.round == message.round and told.norm != message.norm:
+        raise Refused("another clipping norm was told for this round before")
+    site.keep(ClipNorm(message.round, message.norm))
     return Told(1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from secrets import randbits
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
@@ -108,7 +109,9 @@ class SiteSession:
         """Local training from ``weights``; the data's position and the optimizer's state are kept where asked.
 
         Under differential privacy it is charged to the dataset's budget first; that of a whole site clips the update
-        and adds noise before the step sees it. Raises Refused where the budget or the plan does not allow it.
+        and adds noise before the step sees it. By record, what augments rows and drops units is drawn in secret too: by
+        a seed that others know, one row more would tell in how those after it are varied. Raises Refused where the
+        budget or the plan does not allow it.
         """
         import torch
 
@@ -121,7 +124,9 @@ class SiteSession:
         protected = protected_update(self.node, self._request, self._policy, self.recall(ClipNorm), first=first)
         with self.node.timings[Phase.TRAIN], torch.random.fork_rng(devices=[]):
             network.load(weights)
-            torch.manual_seed(torch_seed(task.seed, self.site, self.round, "layers"))
+            torch.manual_seed(
+                torch_seed(task.seed, self.site, self.round, "layers") if private is None else randbits(63)
+            )
             session = train(
                 network,
                 member.examples,
@@ -135,7 +140,10 @@ class SiteSession:
                 generator=member.generator,
                 transform=transform,
                 private=private,
-                augment=augmentation(task.data.images, self.generator("augment")),
+                augment=augmentation(
+                    task.data.images,
+                    self.generator("augment") if private is None else np.random.default_rng(randbits(128)),
+                ),
             )
         trained = self.after(session)
         if task.privacy.release is not None:  # a number of rows would leave without noise

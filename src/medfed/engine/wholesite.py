@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from medfed.core.errors import UserError
+from medfed.core.errors import Refused, UserError
 from medfed.core.messages import Message, Vector
 from medfed.core.protocols import Trained
 from medfed.core.wire import Request
@@ -30,8 +30,9 @@ _FARTHEST = 8.0
 
 @dataclass(frozen=True)
 class ClipNorm(Message, wire="site_privacy.clip_norm"):
-    """The norm to which a site clips its next update, as it was told; kept until the next one."""
+    """The norm to which a site clips its updates of a round, as it was told."""
 
+    round: int
     norm: float
 
 
@@ -105,7 +106,11 @@ def protected_update(
     if plan is None or privacy is None:
         return None
     require_privacy()
-    norm = told.norm if told is not None and privacy.adaptive is not None else privacy.clip_norm
+    norm = privacy.clip_norm
+    if privacy.adaptive is not None:
+        if told is None or told.round != request.round:
+            raise Refused("this site was not told to which norm it clips the round's update (privacy.site.adaptive)")
+        norm = told.norm
     charge(node, request, policy, plan.round, most=plan.rounds, first=first)
     return ProtectedUpdate(request.round, norm, plan)
 

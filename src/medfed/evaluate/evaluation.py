@@ -88,7 +88,7 @@ def class_sums(site: SiteContext, message: Candidate) -> ClassificationSums:
 def class_sums_of_stack(stack: SiteStack, message: Candidate) -> list[ClassificationSums]:
     """:func:`class_sums` at several sites at once."""
     settings = stack.sites[0].resource(TaskSpec).evaluation
-    predictions, withheld = _contributions(stack, message)
+    predictions, withheld = _contributions(stack, message, of_classes=True)
     bins, release = settings.bins_for(message.classes), stack.sites[0].resource(TaskSpec).privacy.release
     largest = None if release is None else release.loss_bound
     if release is not None and settings.bins == "auto":
@@ -106,7 +106,7 @@ def value_sums(site: SiteContext, message: Candidate) -> RegressionSums:
 @twin(value_sums)
 def value_sums_of_stack(stack: SiteStack, message: Candidate) -> list[RegressionSums]:
     """:func:`value_sums` at several sites at once."""
-    predictions, withheld = _contributions(stack, message)
+    predictions, withheld = _contributions(stack, message, of_classes=False)
     release = stack.sites[0].resource(TaskSpec).privacy.release
     if release is not None and release.outcome is not None:
         sums = [regression.bounded_sums(each, *release.outcome) for each in predictions]
@@ -143,7 +143,7 @@ def _released(site: SiteContext, message: Candidate, measured: Measures) -> Meas
     table, minimum = site.resource(SiteTable), site.resource(Policy).minimum_count
     if not releasable(table.patients(message.split), minimum):
         return _withheld(message.classes)
-    if not message.classes or all(releasable(n, minimum) for n in _patients_by_class(table, message.split)):
+    if not message.classes or _shows_classes(site, message, minimum):
         return measured
     return Measures(tuple(_hidden(m) if m.metric in classification.BY_CLASS else m for m in measured.measures))
 
@@ -168,9 +168,17 @@ def own_curve_of_stack(stack: SiteStack, message: Candidate) -> list[Curve]:
     ]
 
 
+def _shows_classes(site: SiteContext, message: Candidate, minimum: int) -> bool:
+    """Whether all classes have patients enough; never of training rows whose labels are to be noisy."""
+    if message.split is Split.TRAIN and site.resource(TaskSpec).privacy.labels is not None:
+        return False
+    return all(releasable(n, minimum) for n in _patients_by_class(site.resource(SiteTable), message.split))
+
+
 def _shows_curve(site: SiteContext, message: Candidate) -> bool:
+    minimum = site.resource(Policy).minimum_count
     patients = _patients_by_class(site.resource(SiteTable), message.split)
-    return len(patients) > 1 and min(patients) >= site.resource(Policy).minimum_count
+    return len(patients) > 1 and min(patients) >= minimum and _shows_classes(site, message, minimum)
 
 
 def _check_classes(sites: Sequence[SiteContext], message: Candidate) -> None:
@@ -181,12 +189,15 @@ def _check_classes(sites: Sequence[SiteContext], message: Candidate) -> None:
             raise Refused("the message names another number of classes than the task has here")
 
 
-def _contributions(stack: SiteStack, message: Candidate) -> tuple[list[Predictions], list[bool]]:
+def _contributions(stack: SiteStack, message: Candidate, *, of_classes: bool) -> tuple[list[Predictions], list[bool]]:
     """The predictions that count in a total, and where they are withheld for want of patients: none are left then.
 
     Where the total gets noise they all count: that a site falls silent would tell of one patient, and noise hides few.
+    of_classes: whether the sums are those of classes, which others bound in another way. Raises Refused.
     """
     _check_classes(stack.sites, message)
+    if bool(message.classes) is not of_classes:
+        raise Refused(f"the sums asked for are {'' if of_classes else 'not '}those of classes, unlike the task here")
     predictions = stack.predict(message.weights, message.split)
     noisy = stack.sites[0].resource(TaskSpec).privacy.release is not None
     withheld = [

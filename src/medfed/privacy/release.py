@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from medfed.core.messages import Adds, Message, additive_fields
-from medfed.core.sensitivity import Bounds, Sensitivity
+from medfed.core.sensitivity import Bounds, Sensitivity, unmoved
 from medfed.core.spending import Mechanism, Spend
 from medfed.privacy.accountant import noise_for
 from medfed.privacy.discrete import discrete_gaussian, discrete_laplace
@@ -62,7 +62,8 @@ def undeclared(kind: type[Message]) -> tuple[str, ...]:
 
 
 def moved_fields(kind: type[Message], bounds: Bounds) -> dict[str, Sensitivity]:
-    """The fields that one patient moves, with how much. Raises TypeError where one does not declare it."""
+    """The fields that one patient moves, with how much. Raises TypeError where one does not declare it,
+    or declares a bound that the task does not set."""
     found = {}
     for name, declared in additive_fields(kind).items():
         if declared.sensitivity is None:
@@ -70,6 +71,8 @@ def moved_fields(kind: type[Message], bounds: Bounds) -> dict[str, Sensitivity]:
         sensitivity = declared.sensitivity(bounds)
         if sensitivity.l1 > 0:
             found[name] = sensitivity
+        elif declared.sensitivity is not unmoved:
+            raise TypeError(f"{kind.__name__}.{name} has no bound under this task")
     return found
 
 

@@ -8,6 +8,8 @@ from medfed.spec.document import Keys
 from medfed.spec.problems import Problem
 from medfed.spec.task import FederationSpec, ReleasePrivacy, TaskSpec
 
+_LEAST_GAUSSIAN = 0.01
+
 
 def check_privacy(spec: TaskSpec) -> Iterator[Problem]:
     """Every disagreement of a task's privacy."""
@@ -21,6 +23,21 @@ def check_privacy(spec: TaskSpec) -> Iterator[Problem]:
     yield from _site_privacy(spec)
     yield from _label_privacy(spec)
     yield from _release_privacy(spec)
+    yield from _stratified(spec)
+
+
+def _stratified(spec: TaskSpec) -> Iterator[Problem]:
+    """Where a patient may move a neighbour to another part, noise for one patient's rows is too little."""
+    privacy = spec.privacy
+    for name, section in (("record", privacy.record), ("labels", privacy.labels), ("release", privacy.release)):
+        if section is not None and spec.data.split.stratify:
+            yield Problem(
+                ("data", "split", "stratify"),
+                f"with exact proportions one patient can move another from part to part, which the noise of "
+                f"`privacy.{name}` does not cover",
+                "write `stratify: false`",
+            )
+            return
 
 
 def _record_privacy(spec: TaskSpec) -> Iterator[Problem]:
@@ -58,6 +75,12 @@ def _site_privacy(spec: TaskSpec) -> Iterator[Problem]:
             "`privacy.site` says neither `epsilon` nor `noise_multiplier`",
             "write, for example: `site: {epsilon: 8, delta: 1e-5, clip_norm: 1.0}`",
         )
+    if spec.federation.compression.name != "none":
+        yield Problem(
+            ("federation", "compression"),
+            "the noise of `privacy.site` is in the sum of updates as they are, and not in that of compressed ones",
+            "leave it out; `{zstd: true}` alone loses nothing and may stay",
+        )
 
 
 def _label_privacy(spec: TaskSpec) -> Iterator[Problem]:
@@ -82,12 +105,12 @@ def _release_privacy(spec: TaskSpec) -> Iterator[Problem]:
     if release is None:
         return
     yield from _release_mechanism(release, spec.task_type)
-    if spec.data.standardize == "federated":
+    if spec.data.standardize != "none":
         yield Problem(
             ("data", "standardize"),
-            "`federated` sums columns (prepare.moments, prepare.deviations), which declare no sensitivity for "
-            "`privacy.release`",
-            "write `standardize: site`, or `none`",
+            "means and scales depend on all rows, so that one patient would move every prediction, and "
+            "`privacy.release` is for what that patient's own rows move",
+            "write `standardize: none`",
         )
     if spec.data.images.federated:
         yield Problem(
@@ -117,6 +140,12 @@ def _release_mechanism(release: ReleasePrivacy, task_type: str) -> Iterator[Prob
             (*at, "delta") if release.delta is not None else at,
             f"`mechanism: {release.mechanism}` {'takes no' if release.delta is not None else 'needs a'} `delta`",
             "write `{mechanism: gaussian, epsilon: 0.5, delta: 1e-6}`, or `{mechanism: laplace, epsilon: 0.5}`",
+        )
+    if release.mechanism == "gaussian" and release.epsilon <= _LEAST_GAUSSIAN:
+        yield Problem(
+            (*at, "epsilon"),
+            f"epsilon of {_LEAST_GAUSSIAN:g} or less is within the error of the accountant of Gaussian noise",
+            "write a larger one, or `mechanism: laplace`",
         )
     if task_type == "regression" and release.outcome is None:
         yield Problem(

@@ -121,6 +121,13 @@ def test_a_classification_is_not_measured_as_a_regression(attack: Attack) -> Non
         assert body.code == "refused"
 
 
+def test_numbers_are_not_summed_of_classes(attack: Attack) -> None:
+    """Squared errors under chosen weights have no bound for which noise could be chosen."""
+    body = attack.ask("evaluation.value_sums", Candidate(attack.weights, Split.TEST, 2))
+    assert isinstance(body, Failure)
+    assert body.code == "refused"
+
+
 def test_metrics_by_class_are_withheld_where_a_class_is_small(attack: Attack) -> None:
     body = attack.ask("evaluation.own_metrics", Candidate(attack.weights, Split.TEST, 2))
     assert isinstance(body, Measures)

@@ -57,7 +57,7 @@ def described(privacy: dict[str, Any], **federation: Any) -> dict[str, Any]:
         "federation": {**settings, **federation},
         "data": {
             "label": {"column": "y", "classes": [0, 1]},
-            "split": {"train": 0.6, "validation": 0, "test": 0.4, "stratify": True},
+            "split": {"train": 0.6, "validation": 0, "test": 0.4},
             "standardize": "none",
         },
         "privacy": privacy,
@@ -170,6 +170,21 @@ def test_a_norm_that_is_none_is_refused(tmp_path):
         for norm in (0.0, -1.0, math.inf, math.nan):
             asked = replace(site.request(1), step=set_norm.name, message=Norm(1, norm))
             assert isinstance(site.ask(asked).body, Failure)
+
+
+def test_a_round_has_one_norm_and_training_waits_for_it(tmp_path):
+    from medfed.engine.adaptive import Norm, set_norm
+
+    with opened(tmp_path, described({"site": {"noise_multiplier": 1.0, "adaptive": {}}})) as site:
+        assert "not told to which norm" in site.ask(site.request(1)).body.sentence
+        told = replace(site.request(1), step=set_norm.name, message=Norm(1, 0.5))
+        base = site.ask(told).version
+        other = replace(told, call=1, base=base, message=Norm(1, 0.25))
+        assert "another clipping norm was told" in site.ask(other).body.sentence
+        late = replace(told, call=2, base=base, message=Norm(2, 0.25))
+        assert "of the round in progress" in site.ask(late).body.sentence
+        assert not isinstance(site.ask(replace(site.request(1), call=3, base=base)).body, Failure)
+        assert "not told to which norm" in site.ask(replace(site.request(2), base=base)).body.sentence
 
 
 def test_the_count_of_clipped_updates_is_drawn_once_whoever_asks_again(tmp_path):
@@ -329,7 +344,24 @@ def test_regression_sums_have_noise_for_the_range_of_the_outcome(tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"data": {"standardize": "federated"}}, "prepare.moments"),
+        ({"data": {"standardize": "federated"}}, "means and scales depend on all rows"),
+        ({"data": {"standardize": "site"}}, "means and scales depend on all rows"),
+        ({"data": {"split": {"stratify": True}}}, "one patient can move another"),
+        (
+            {"privacy": {"labels": {"epsilon": 1}}, "data": {"split": {"stratify": True}}},
+            "one patient can move another",
+        ),
+        (
+            {"privacy": {**RELEASE, "release": {"epsilon": 0.01, "mechanism": "gaussian", "delta": 1e-6}}},
+            "within the error of the accountant",
+        ),
+        (
+            {
+                "privacy": {"site": {"noise_multiplier": 3}},
+                "federation": {"strategy": "fedavg", "rounds": 3, "compression": "int8"},
+            },
+            "not in that of compressed ones",
+        ),
         (
             {"privacy": {"release": {"epsilon": 0.4}}},
             "fedavg.train_locally does not declare how much one patient moves",

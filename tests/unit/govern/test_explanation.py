@@ -203,7 +203,7 @@ def test_what_differential_privacy_covers_is_told_and_what_it_does_not() -> None
     ],
 )
 def test_what_protects_sites_labels_and_sums_is_told(privacy: dict[str, Any], words: tuple[str, ...]) -> None:
-    spec = spec_of(privacy=privacy, data={**TASK["data"], "standardize": "site"})
+    spec = spec_of(privacy=privacy, data={**TASK["data"], "standardize": "none"})
     told = paragraphs(explain(proposed(spec)), "Under which protection")
     assert "No noise protects single rows in training" in told
     for each in words:

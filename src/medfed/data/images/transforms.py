@@ -109,7 +109,7 @@ def augmentation(images: ImageSpec, generator: np.random.Generator) -> Augment |
     def augment(batch: torch.Tensor) -> torch.Tensor:
         import torch
 
-        return torch.stack([_applied(random, row) for row in batch])
+        return torch.stack([_applied(random, row) for row in batch]) if len(batch) else batch
 
     return augment
 
