@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.data.image_files import write_picture
+from tests.unit.data.image_files import grey, write_picture, write_slice
 
 import medfed.api
 from medfed.core.errors import DataError
@@ -184,6 +184,18 @@ contact: the office
 datasets:
   default: {connector: image_folder, path: pictures, label: class}
 """
+
+
+def test_a_divided_folder_of_too_many_unreadable_files_is_refused(tmp_path):
+    """Those that show it before they are decoded, of which no part knows."""
+    for number in range(24):
+        write_slice(tmp_path / "all" / f"{number}.dcm", grey(number), patient=f"P{number}")
+        (tmp_path / "all" / f"broken{number}.dcm").write_bytes(b"nothing")
+    asked = on_folders(max_unreadable=0.2)
+    asked["data"] |= {"connector": "dicom", "label": {"column": "patient", "positive": ["P1"]}}
+    asked["partition"] = {"data": "all", "sites": 2, "by": "even"}
+    with pytest.raises(DataError, match="24 of 48 files cannot be read"):
+        medfed.run(asked, data=tmp_path, output=tmp_path / "run")
 
 
 def test_a_deployed_site_reads_its_own_pictures_by_its_own_connector(tmp_path, capsys):

@@ -15,7 +15,7 @@ from medfed.data.arrays import ArrayData, load_arrays
 from medfed.data.connectors import CONNECTORS
 from medfed.data.division import divided, site_names
 from medfed.data.frames import raw_from_frame
-from medfed.data.images.loading import tried
+from medfed.data.images.loading import check_share, tried
 from medfed.data.images.tables import IMAGE
 from medfed.data.raw import RawTable, Unread
 from medfed.data.table import SiteTable, load_table
@@ -122,8 +122,10 @@ class _Whole:
 
     @cached_property
     def _parts(self) -> dict[str, RawTable]:
-        spec = self.task.spec
-        return divided(read_raw(self.task, self.path, "partition"), spec.data, self.partition, spec.seed)
+        spec, raw = self.task.spec, read_raw(self.task, self.path, "partition")
+        if raw.pictures is not None:  # parts no longer know what could not be read of the whole
+            check_share(raw.pictures.unread, len(raw.pictures.each), spec.data.images.max_unreadable, raw.source)
+        return divided(raw, spec.data, self.partition, spec.seed)
 
     def table(self, site: str) -> SiteTable:
         spec = self.task.spec

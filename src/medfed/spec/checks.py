@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from medfed.spec.comparison import federation_for
 from medfed.spec.document import Keys
-from medfed.spec.images import Normalise, Scale, Zoom
+from medfed.spec.images import Flip, Normalise, Scale, Zoom
 from medfed.spec.problems import Problem, explain
 from medfed.spec.protection import check_privacy, check_private_training
 from medfed.spec.task import Column, FederationSpec, Label, Splits, TaskSpec
@@ -240,7 +240,14 @@ def _images(spec: TaskSpec) -> Iterator[Problem]:
             )
         if isinstance(transform, Scale) and transform.low >= transform.high:
             yield Problem((*at, index), "`low` is not below `high`", "write the smaller number as `low`")
+    axes = None if spec.model.input_size is None else len(spec.model.input_size) - 1
     for index, augmentation in enumerate(images.augment):
+        if isinstance(augmentation, Flip) and axes is not None and augmentation.axis >= axes:
+            yield Problem(
+                ("data", "images", "augment", index),
+                f"there is no axis {augmentation.axis} among the {axes} after the channels (model.input_size)",
+                f"write an axis from 0 to {axes - 1}",
+            )
         if isinstance(augmentation, Zoom) and augmentation.low > augmentation.high:
             yield Problem(
                 ("data", "images", "augment", index),

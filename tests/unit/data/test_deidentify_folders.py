@@ -116,6 +116,49 @@ def test_quarantined_files_are_copied_once_a_person_looked(tmp_path: Path) -> No
     assert copying.summary.copied == 1 and copying.summary.quarantined == {"says_so": 1}
 
 
+def test_what_nobody_has_looked_at_is_accepted_by_no_word(tmp_path: Path) -> None:
+    """A patient is accepted; another file of the patient's came since, and one was replaced after the look."""
+    source(tmp_path, {name: image(number, BurnedInAnnotation="YES") for number, name in enumerate(("a.dcm", "b.dcm"))})
+    lines, _, _ = run(tmp_path)
+    patient = lines[0].copy.split("/")[0]
+    source(
+        tmp_path,
+        {
+            "b.dcm": image(1, BurnedInAnnotation="YES", Modality="MR"),
+            "c.dcm": image(3, BurnedInAnnotation="YES"),
+        },
+    )
+    found = {line.source: line for line in run(tmp_path, patient)[0]}
+    assert [found[name].action for name in ("a.dcm", "b.dcm", "c.dcm")] == [
+        Action.COPIED,
+        Action.QUARANTINED,
+        Action.QUARANTINED,
+    ]
+    assert not found["c.dcm"].looked_at
+
+
+def test_accepting_can_be_gone_on_with_by_the_same_command(tmp_path: Path) -> None:
+    source(tmp_path, {"a.dcm": image(1, BurnedInAnnotation="YES")})
+    lines, _, _ = run(tmp_path)
+    patient = lines[0].copy.split("/")[0]
+    for _ in range(2):
+        assert run(tmp_path, patient)[1].summary.copied == 1
+
+
+def test_a_folder_that_cannot_be_looked_into_is_no_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source(tmp_path, {"a.dcm": image(1), "closed/b.dcm": image(2)})
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match="cannot be looked into"):
+        run(tmp_path)
+
+
 def test_folders_are_kept_apart(tmp_path: Path) -> None:
     inside = source(tmp_path, {"a.dcm": image(1)})
     (tmp_path / "link").symlink_to(inside)

@@ -156,6 +156,23 @@ def test_augmentation_keeps_shapes_and_depends_on_the_seed_alone():
     assert not torch.equal(one, drawn("North", 2, "augment"))
 
 
+def test_an_empty_batch_is_no_fault():
+    images = ImageSpec.model_validate({"augment": AUGMENT})
+    assert augmentation(images, generator(0))(torch.empty(0, *IMAGE.shape)).shape == (0, *IMAGE.shape)
+
+
+def test_an_axis_that_images_lack_is_refused_with_its_line():
+    with pytest.raises(TaskError, match="there is no axis 2 among the 2"):
+        task_of(
+            {
+                "task_type": "classification",
+                "model": {"name": "cnn", "input_size": [1, 12, 10]},
+                "federation": {"strategy": "fedavg"},
+                "data": {"images": {"augment": [{"name": "flip", "axis": 2}]}},
+            }
+        )
+
+
 def test_a_sure_flip_mirrors_and_none_is_no_augmentation():
     images = ImageSpec.model_validate({"augment": [{"name": "flip", "axis": 1, "probability": 1}]})
     batch = torch.from_numpy(IMAGE[None])

@@ -102,12 +102,16 @@ def test_batch_normalisation_is_refused_with_the_option_as_its_remedy() -> None:
 
 def test_densenet_follows_the_option_too() -> None:
     def built(**options: object) -> nn.Module:
-        return build_network(ModelSpec.model_validate({"name": "densenet121", **options}), (1, 32, 32), 3, 0).module
+        return build_network(ModelSpec.model_validate({"name": "densenet121", **options}), (1, 64, 64), 3, 0).module
 
     assert layers(built(), nn.BatchNorm2d) == 121  # one before each of 120 convolutions but the first, and the last
     grouped = built(norm="group")
     assert layers(grouped, nn.GroupNorm) == 121 and layers(grouped, nn.modules.batchnorm._BatchNorm) == 0
     with pytest.raises(UserError, match="dropout is at least 0"):
         built(dropout=1.0)
-    with pytest.raises(UserError, match="32×32"):
-        build_network(ModelSpec(name="densenet121"), (1, 28, 28), 3, 0)
+    for norm, least in (("batch", 64), ("group", 32)):
+        spec = ModelSpec.model_validate({"name": "densenet121", "norm": norm})
+        module = build_network(spec, (1, least, least), 3, 0).module.train()
+        assert torch.isfinite(module(torch.randn(1, 1, least, least))).all()  # a batch of one row
+        with pytest.raises(UserError, match=f"{least}×{least}"):
+            build_network(spec, (1, least - 1, least), 3, 0)

@@ -92,7 +92,9 @@ class Copying:
         return False
 
     def _made(self, source: str, digest: str, content: bytes, journal: Journal) -> Line:
-        made = deidentify(content, self._rules, self._is_accepted)
+        last = journal.last(source)
+        waited = last is not None and (last.action, last.digest) == (Action.QUARANTINED, digest)
+        made = deidentify(content, self._rules, lambda name: waited and self._is_accepted(name))
         if isinstance(made, Refusal):
             return Line(source, digest, Action.REFUSED, made.name.lower())
         owner = journal.owner(made.name)
@@ -111,7 +113,7 @@ class Copying:
         return bool(self._accepted & {EVERYTHING, *_parts(name)})
 
     def _check_accepted(self, journal: Journal) -> None:
-        known = {EVERYTHING, *(part for line in journal.quarantined() for part in _parts(line.copy))}
+        known = {EVERYTHING, *(part for line in journal.suspected() for part in _parts(line.copy))}
         unknown = sorted(self._accepted - known)
         if unknown:
             raise UserError(

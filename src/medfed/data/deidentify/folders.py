@@ -97,5 +97,14 @@ def _check_target(folders: Folders, settings: Settings) -> None:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for directory, _, names in os.walk(folder):
+    """Raises UserError for a folder that cannot be looked into: what is in it would be left out without a word."""
+
+    def unreadable(error: OSError) -> None:
+        raise UserError(
+            f"a folder cannot be looked into ({error.strerror})",
+            where=str(error.filename),
+            remedy="mend its permissions, then give the same command again",
+        ) from error
+
+    for directory, _, names in os.walk(folder, onerror=unreadable):
         yield from (Path(directory) / name for name in names)

@@ -71,9 +71,9 @@ class Journal:
         """The source file that a copy, or a file in quarantine, was made from."""
         return self._owners.get(copy)
 
-    def quarantined(self) -> Iterator[Line]:
-        """Files that wait for a person's look."""
-        return (line for line in self._lines.values() if line.action is Action.QUARANTINED)
+    def suspected(self) -> Iterator[Line]:
+        """Files that wait for a person's look, and those that a person has looked at."""
+        return (line for line in self._lines.values() if line.action is Action.QUARANTINED or line.looked_at)
 
     def append(self, line: Line) -> None:
         """Write a line, and hand it to the operating system at once. Raises UserError where the disk is full."""

@@ -11,12 +11,13 @@ REQUIRES = ("imaging",)
 IMPORTS = ("monai",)
 TASKS = ("classification",)
 
-_LEAST = 32
-"""An axis is halved five times."""
+_LEAST = {"batch": 64, "group": 32}
+"""An axis is halved five times, and batch normalisation cannot learn from one row of one pixel."""
 
 
 def build(input_shape: tuple[int, ...], outputs: int, *, norm: str = "batch", dropout: float = 0.0) -> torch.nn.Module:
-    """The 121-layer network for inputs of shape (channels, height, width[, depth]), each axis at least 32.
+    """The 121-layer network for inputs of shape (channels, height, width[, depth]), each axis at least 64, or 32
+    with group normalisation.
 
     norm: ``batch``, or ``group`` (:func:`medfed.models.norms.with_norm`). dropout: the share that a dense layer drops.
     Raises ValueError for others, and for inputs of another shape.
@@ -25,8 +26,11 @@ def build(input_shape: tuple[int, ...], outputs: int, *, norm: str = "batch", dr
 
     from medfed.models.norms import with_norm
 
-    if len(input_shape) not in (3, 4) or min(input_shape[1:]) < _LEAST:
-        raise ValueError("densenet121 takes images of 32×32 or more: model.input_size is [channels, height, width]")
+    least = _LEAST.get(norm, 32)
+    if len(input_shape) not in (3, 4) or min(input_shape[1:]) < least:
+        raise ValueError(
+            f"densenet121 takes images of {least}×{least} or more: model.input_size is [channels, height, width]"
+        )
     if not 0 <= dropout < 1:
         raise ValueError("dropout is at least 0 and below 1")
     network: torch.nn.Module = DenseNet121(
