@@ -126,11 +126,17 @@ def _moments(scores: Floats, chosen: Bools) -> tuple[Floats, float, int]:
     return mean, float(((scores - mean)[chosen] ** 2).sum()), int((counts - 1).sum())
 
 
-def success(trials: Trials, random: np.random.Generator, false_positives: float = FALSE_POSITIVES) -> Success:
-    """How well the ratios tell members from others; 95 % intervals by bootstrap over records, whose trials stay
-    together, for those of one record are not independent."""
+def success(
+    trials: Trials,
+    random: np.random.Generator,
+    false_positives: float = FALSE_POSITIVES,
+    patients: NDArray[np.int64] | None = None,
+) -> Success:
+    """How well the ratios tell members from others; 95 % intervals by bootstrap over patients, whose trials stay
+    together, for those of one patient are not independent. patients: whose each record is; one each if not given."""
     auc, tpr = _auc(trials.ratios, trials.members), _tpr(trials.ratios, trials.members, false_positives)
-    names, place = np.unique(trials.records, return_inverse=True)
+    whose = trials.records if patients is None else patients[trials.records]
+    names, place = np.unique(whose, return_inverse=True)
     order, counts = np.argsort(place, kind="stable"), np.bincount(place)
     starts = np.cumsum(counts) - counts
     drawn = []

@@ -50,6 +50,21 @@ def test_the_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     assert missed < 7
 
 
+def test_the_intervals_allow_for_patients_of_several_alike_records() -> None:
+    """Twenty patients of ten records each. As if each record were a patient, they miss far more often than they say."""
+    missed = {"records": 0, "patients": 0}
+    whose = np.repeat(np.arange(20), 10)
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        members = np.concatenate([members_of(20, 2, random) for _ in range(4)])[:, whose]
+        noise = random.normal(0, 1, (16, 20))[:, whose] + random.normal(0, 0.1, (16, 200))
+        trials = judged([Shadow(m, n) for m, n in zip(members, noise, strict=True)], np.random.default_rng(1))
+        for name, patients in (("records", None), ("patients", whose)):
+            attack = success(trials, np.random.default_rng(2), patients=patients)
+            missed[name] += not (attack.auc_low <= 0.5 <= attack.auc_high)
+    assert missed["patients"] < 7 < 12 < missed["records"]
+
+
 def test_the_area_is_that_of_another_implementation() -> None:
     trials = judged(drawn(1.0, records=60, models=8), np.random.default_rng(0))
     area = success(trials, np.random.default_rng(0)).auc

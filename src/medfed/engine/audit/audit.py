@@ -210,8 +210,8 @@ def _membership(audit: Audit, shadows: Shadows, models: int, progress: Progress)
         models=models,
         share=shadows.quarters / 4,
         records=len(np.unique(trials.records)),
-        shadows=success(trials, generator(seed, "audit", "resampled")),
-        own=success(own, generator(seed, "audit", "resampled")) if own is not None else None,
+        shadows=success(trials, generator(seed, "audit", "resampled"), patients=shadows.patients),
+        own=success(own, generator(seed, "audit", "resampled"), patients=shadows.patients) if own is not None else None,
     )
     return replace(audit, membership=found)
 

@@ -39,6 +39,17 @@ class Shadows:
         return {site: np.flatnonzero(table.split != validation) for site, table in self.subject.tables.items()}
 
     @cached_property
+    def patients(self) -> NDArray[np.int64]:
+        """By record, the number of its patient: the same name at two sites is two patients."""
+        names = [f"{number}:{each}" for number, site in enumerate(self.rows) for each in self._ids(site)]
+        _, numbers = np.unique(np.array(names), return_inverse=True)
+        return numbers.astype(np.int64)
+
+    def _ids(self, site: str) -> NDArray[np.str_]:
+        """The patient of each of a site's records."""
+        return self.subject.tables[site].ids[self.rows[site]].astype(str)
+
+    @cached_property
     def in_run(self) -> NDArray[np.bool_]:
         """By record, whether the run was trained on it."""
         tables = self.subject.tables
@@ -64,7 +75,7 @@ class Shadows:
 
     def _members(self, site: str, turn: int) -> NDArray[np.bool_]:
         """(4, records of the site): drawn by patient, so that nobody is on both sides."""
-        patients, place = np.unique(self.subject.tables[site].ids[self.rows[site]].astype(str), return_inverse=True)
+        patients, place = np.unique(self._ids(site), return_inverse=True)
         random = generator(self.subject.spec.seed, "audit", "membership", site, turn)
         return members_of(len(patients), self.quarters, random)[:, place]
 
