@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfed.core.disclosure import releasable
-from medfed.core.errors import DataError
+from medfed.core.errors import DataError, Refused
 from medfed.core.examples import Split
 from medfed.core.messages import Message, adds
 from medfed.core.protocols import Federation, SiteContext
@@ -157,9 +157,12 @@ def intensities(site: SiteContext, message: Encoding) -> Intensities:
 def adopt(site: SiteContext, message: Encoding) -> Adopted:
     """Keep the encoding; under ``standardize: site`` with the site's own mean and scale: they never leave.
 
-    The rows that every round reads are encoded here, so that those that cannot be stop the run before it trains.
+    The rows that every round reads are encoded here, so that those that cannot be stop the run before it trains. Raises
+    Refused for other classes than the task declares: whether labels fall into them would tell which there are.
     """
     table = site.resource(SiteTable)
+    if table.classes is not None and message.classes != table.classes:
+        raise Refused("the encoding has other classes than the task declares")
     if message.is_array:
         _check_shape(site, _images(site, message))
     site.keep(fit_to(message, table) if message.standardize == "site" else message)

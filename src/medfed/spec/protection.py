@@ -92,6 +92,12 @@ def _label_privacy(spec: TaskSpec) -> Iterator[Problem]:
             f"randomised response needs classes to answer with, and {spec.task_type} has none",
             "remove `privacy.labels`; `privacy.record` protects outcomes, too",
         )
+    elif spec.data.label is None or (spec.data.label.positive is None and spec.data.label.classes is None):
+        yield Problem(
+            ("data", "label"),
+            "which classes there are would be read off the true labels (prepare.report_levels)",
+            "declare them, for example: `label: {column: ill, classes: [0, 1]}`",
+        )
     if spec.federation.class_weights == "balanced":
         yield Problem(
             ("federation", "class_weights"),

@@ -121,6 +121,14 @@ def test_a_classification_is_not_measured_as_a_regression(attack: Attack) -> Non
         assert body.code == "refused"
 
 
+@pytest.mark.parametrize("classes", [(), ("0",), ("1", "0"), ("0", "1", "2")])
+def test_an_encoding_of_other_classes_than_declared_is_not_adopted(attack: Attack, classes: tuple[str, ...]) -> None:
+    """Whether it fails for a row of a class that it lacks would tell that there is one."""
+    body = attack.ask("prepare.adopt", replace(attack.state.lanes[0].encoding, classes=classes))
+    assert isinstance(body, Failure)
+    assert (body.code, body.sentence) == ("refused", "the encoding has other classes than the task declares")
+
+
 def test_numbers_are_not_summed_of_classes(attack: Attack) -> None:
     """Squared errors under chosen weights have no bound for which noise could be chosen."""
     body = attack.ask("evaluation.value_sums", Candidate(attack.weights, Split.TEST, 2))

@@ -245,15 +245,16 @@ def test_the_true_labels_of_training_rows_reach_no_training_and_no_metric(tmp_pa
         assert body.confusion.sum(1).tolist() == [first.count(0), first.count(1)]
 
 
-def test_other_classes_would_draw_anew_and_are_refused_in_the_same_run(tmp_path):
+def test_other_classes_which_would_draw_anew_are_refused_and_cost_nothing(tmp_path):
     from medfed.data.prepare import adopt
 
     with opened(tmp_path, described({"labels": {"epsilon": 0.5}})) as site:
         encoding = site.encoding
         turned = replace(encoding, classes=tuple(reversed(encoding.classes)))
+        spent = entries(tmp_path, "spend")
         reply = site.ask(replace(site.request(0), call=50, step=adopt.name, message=turned))
-        assert isinstance(reply.body, Failure) and "noisy labels" in reply.body.sentence
-        assert entries(tmp_path, "refusal")[-1]["code"] == "privacy.labels"
+        assert isinstance(reply.body, Failure) and "other classes than the task declares" in reply.body.sentence
+        assert len(entries(tmp_path, "refusal")) == 1 and entries(tmp_path, "spend") == spent
 
 
 def test_the_budget_of_rows_counts_labels_steps_and_sums_together_and_whole_sites_apart(tmp_path):
@@ -369,6 +370,7 @@ def test_regression_sums_have_noise_for_the_range_of_the_outcome(tmp_path):
         ({"privacy": {**RELEASE, "release": {"epsilon": 0.4, "delta": 1e-6}}}, "takes no `delta`"),
         ({"privacy": {**RELEASE, "release": {"epsilon": 0.4, "mechanism": "gaussian"}}}, "needs a `delta`"),
         ({"privacy": {"labels": {"epsilon": 1}}, "task_type": "regression", "model": "linear"}, "needs classes"),
+        ({"privacy": {"labels": {"epsilon": 1}}, "data": {"label": "y"}}, "read off the true labels"),
         ({"privacy": {"site": {"clip_norm": 1}}}, "says neither"),
         (
             {"privacy": {"aggregation": "secure", "update_bound": 4, "site": {"noise_multiplier": 3}}},
