@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from medfed.engine.encryptedsum import EncryptedSums
-from medfed.engine.encrypting import Encrypting
 from medfed.engine.federation import HiddenSums, share
 from medfed.engine.hiding import FormedSums, Hiding, Openings
 from medfed.engine.masking import Masking
@@ -22,6 +20,8 @@ def sums_of(spec: TaskSpec, sites: int, identities: Mapping[str, Verifies]) -> H
         case "secure":
             return SecureSums(sites, identities, bound)
         case "encrypted":
+            from medfed.engine.encryptedsum import EncryptedSums
+
             require_he()
             return EncryptedSums(sites, identities, bound)
     return None
@@ -47,6 +47,8 @@ def hiding_at(
         case "secure":
             return Masking(site, identity, parties, openings, spec.privacy.update_bound)
         case "encrypted":
+            from medfed.engine.encrypting import Encrypting
+
             require_he()
             return Encrypting(site, identity, parties, openings, spec.privacy.update_bound)
     return None
