@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from medfed.spec.document import Keys
 from medfed.spec.problems import Problem
-from medfed.spec.task import FederationSpec, ReleasePrivacy, TaskSpec
+from medfed.spec.task import FederationSpec, RecordPrivacy, ReleasePrivacy, SitePrivacy, TaskSpec
 
 _LEAST_GAUSSIAN = 0.01
 
@@ -44,37 +44,33 @@ def _record_privacy(spec: TaskSpec) -> Iterator[Problem]:
     record = spec.privacy.record
     if record is None:
         return
-    if record.epsilon is not None and record.noise_multiplier is not None:
+    both, example = "each site finds its noise from `epsilon`", "record: {epsilon: 3, delta: 1e-5}"
+    yield from _strength(record, "record", both, example)
+    yield from check_private_training(spec.federation, ("federation",))
+
+
+def _strength(section: RecordPrivacy | SitePrivacy, name: str, both: str, example: str) -> Iterator[Problem]:
+    """Noise is said by exactly one of two keys. both: what is the case where the two are given."""
+    if section.epsilon is not None and section.noise_multiplier is not None:
         yield Problem(
-            ("privacy", "record", "noise_multiplier"),
-            "`epsilon` and `noise_multiplier` are both given, but each site finds its noise from `epsilon`",
+            ("privacy", name, "noise_multiplier"),
+            f"`epsilon` and `noise_multiplier` are both given, but {both}",
             "keep one of the two",
         )
-    elif record.epsilon is None and record.noise_multiplier is None:
+    elif section.epsilon is None and section.noise_multiplier is None:
         yield Problem(
-            ("privacy", "record"),
-            "`privacy.record` says neither `epsilon` nor `noise_multiplier`",
-            "write, for example: `record: {epsilon: 3, delta: 1e-5}`",
+            ("privacy", name),
+            f"`privacy.{name}` says neither `epsilon` nor `noise_multiplier`",
+            f"write, for example: `{example}`",
         )
-    yield from check_private_training(spec.federation, ("federation",))
 
 
 def _site_privacy(spec: TaskSpec) -> Iterator[Problem]:
     site = spec.privacy.site
     if site is None:
         return
-    if site.epsilon is not None and site.noise_multiplier is not None:
-        yield Problem(
-            ("privacy", "site", "noise_multiplier"),
-            "`epsilon` and `noise_multiplier` are both given, but the noise follows from `epsilon`",
-            "keep one of the two",
-        )
-    elif site.epsilon is None and site.noise_multiplier is None:
-        yield Problem(
-            ("privacy", "site"),
-            "`privacy.site` says neither `epsilon` nor `noise_multiplier`",
-            "write, for example: `site: {epsilon: 8, delta: 1e-5, clip_norm: 1.0}`",
-        )
+    both, example = "the noise follows from `epsilon`", "site: {epsilon: 8, delta: 1e-5, clip_norm: 1.0}"
+    yield from _strength(site, "site", both, example)
     if spec.federation.compression.name != "none":
         yield Problem(
             ("federation", "compression"),
