@@ -32,8 +32,8 @@ TASK_MEANINGS = {
     "model.input_size": "The shape of one input without the batch. Needed only for sites given as arrays of more than "
     "two dimensions; tables tell it themselves.",
     "model.num_classes": "The number of classes. Checked against `data.label`; rarely needed.",
-    "federation.strategy.name": "`fedavg`, `fedprox`, `scaffold`, `fedadam`, or a baseline: `local`, `pooled`. Further "
-    "keys are the strategy's options: see [below](#strategies).",
+    "federation.strategy.name": "`fedavg`, `fedprox`, `scaffold`, `fedadam`, `ditto`, or a baseline: `local`, "
+    "`pooled`. Further keys are the strategy's options: see [below](#strategies).",
     "federation.epochs": "Rounds of one local epoch each. Not together with the next three.",
     "federation.rounds": "The number of federated rounds. With none of these four keys there are 10 rounds of one "
     "epoch.",
@@ -65,6 +65,13 @@ TASK_MEANINGS = {
     "each round from the seed.",
     "federation.quorum": "Sites that must answer a request, of those asked: a whole number, or a share (`1.0`: all).",
     "federation.deadline": "Seconds that a site has for one request; a later reply does not count. None if absent.",
+    "federation.local_layers": "Layers that every site keeps for itself, and that are in no update: `statistics` "
+    "(running means and variances), `norm` (all of normalisation: FedBN), `head` (the last layer), or a list of layers "
+    "by name. See [Models of each hospital's own](../explanation/personalisation.md).",
+    "federation.fine_tune.layers": "After the last round each site trains these layers on, and keeps the model for "
+    "itself: `all`, or as `local_layers`.",
+    "federation.fine_tune.epochs": "The epochs of that.",
+    "federation.fine_tune.lr": "Its constant learning rate; that of training if absent.",
     "data.connector.name": "How a site's rows are read: `csv`, `npz`, `image_folder`, `dicom` (extra `imaging`). "
     "Further keys are its options: see [below](#connectors).",
     "data.label.column": "The column to predict. Required for tables; sites given as arrays carry their targets.",
@@ -178,7 +185,8 @@ TASK_MEANINGS = {
 POLICY_MEANINGS = {
     "tasks": "Approved tasks, by the digest that `medfed check TASK` prints.",
     "task_types": "`classification`, `regression`.",
-    "algorithms": "Strategies by name: `fedavg`, `fedprox`, `scaffold`, `fedadam`, `local`, `pooled`, or a plugin's.",
+    "algorithms": "Strategies by name: `fedavg`, `fedprox`, `scaffold`, `fedadam`, `ditto`, `local`, `pooled`, or a "
+    "plugin's.",
     "steps": "Steps by name: see [below](#steps).",
     "releases": "Kinds of reply that may leave.",
     "minimum_patients": "The fewest distinct patients a step may read. A split without any patients may be read, for "

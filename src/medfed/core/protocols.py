@@ -224,6 +224,13 @@ class ModelWeights(Message, wire="model_weights"):
     weights: Vector
 
 
+@dataclass(frozen=True, eq=False)
+class OwnModel(Message, wire="own_model"):
+    """The flat weights of a model that a site keeps for itself: where there is one, it is what is measured there."""
+
+    weights: Vector
+
+
 @runtime_checkable
 class Algorithm(Protocol[S]):
     """A federated algorithm: state in, state out, reaching sites only through a Federation.
@@ -235,7 +242,8 @@ class Algorithm(Protocol[S]):
     It may also declare POST_PROCESSES: that its training steps release only what follows from the outcome of
     ``site.train`` and from what is public, so that differential privacy by record covers them; and SHARES_NOISE: that
     what a site releases of a round is, beside that, linear in the change of its weights, and by the same factors at all
-    sites whose ``rows`` are alike, so that the total of noisy changes says no more than their sum.
+    sites whose ``rows`` are alike, so that the total of noisy changes says no more than their sum; and OWN_MODELS: that
+    sites keep models of their own (:class:`OwnModel`).
     """
 
     REQUIRES: ClassVar[tuple[str, ...]]

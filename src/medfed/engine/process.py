@@ -20,11 +20,13 @@ from medfed.data.encoding import Encoding
 from medfed.data.prepare import adopt_encoding, agreed_columns, describe_sites, fit_encoding
 from medfed.data.quality import DataSheet
 from medfed.engine.federation import Absence, SiteFederation
+from medfed.engine.finetuning import Finished, fine_tune
 from medfed.engine.stopping import Progress, stop_reason
 from medfed.engine.strategies import Lane, Strategy
 from medfed.evaluate.evaluation import FEDERATED, Candidate, Curve, curves, evaluate, own_metrics
 from medfed.metrics.measure import Measure, Measures
 from medfed.models.catalogue import NetworkCache
+from medfed.models.local_layers import local_elements
 from medfed.spec.task import ModelSpec, TaskSpec
 
 _NOTHING: Vector = np.empty(0, np.float32)
@@ -141,6 +143,8 @@ class Process:
         metrics = self._measure(lanes, split, number, self.federation.cohort()) if due else RoundMetrics(number, ())
         progress = state.progress.after(metrics.value(self.task.stop.metric or ""), self.task.stop)
         reason = stop_reason(progress, self.task.stop, done=done, limit=limit)
+        if reason and self.strategy.fine_tunes:
+            self._fine_tune(lanes)
         new = tuple(self.federation.conversation.absences)
         after = RunState(number, lanes, self._versions(), progress, self._absences(state.absences), reason)
         return after, replace(metrics, absences=new)
@@ -173,13 +177,25 @@ class Process:
         trainers = self.federation.restricted(lane.trainers)
         return LaneState(kept.encoding, algorithm.round(trainers, kept.algorithm))
 
+    def _fine_tune(self, lanes: tuple[LaneState, ...]) -> None:
+        """Have every site train a model of its own, also those that were in no cohort of late."""
+        for lane, _, weights in self._models(lanes):
+            self.federation.restricted(lane.serves).sum(fine_tune, Finished(weights))
+
     def _initial_weights(self, shape: tuple[int, ...], classes: int) -> Vector:
         network = self.networks.fresh(shape, classes)
-        if network.has_statistics and not self.strategy.kind.AVERAGES:
+        local = self.task.federation.local_layers
+        if local != "none":
+            local_elements(network, local)  # a layer that is not there is told before anything is sent
+        tune = self.task.federation.fine_tune
+        if tune is not None and tune.layers != "all":
+            local_elements(network, tune.layers)
+        if network.has_statistics and local not in ("norm", "statistics") and not self.strategy.kind.AVERAGES:
             strategy, model = self.task.federation.strategy.name, self.task.model.name
             raise UserError(
                 f"{strategy} cannot aggregate the running statistics (batch normalisation) of {model}",
-                remedy="choose a strategy that averages: fedavg, fedprox or scaffold",
+                remedy="choose a strategy that averages: fedavg, fedprox or scaffold; or keep them at the sites: "
+                "local_layers: statistics",
             )
         return network.vector()
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
-from medfed.core.errors import DataError
+from medfed.core.errors import DataError, Refused
 from medfed.core.examples import Examples, Predictions, Split
 from medfed.core.messages import Message, Vector
-from medfed.core.protocols import GradientTransform, Trained
+from medfed.core.protocols import GradientTransform, OwnModel, PrivateGradients, Trained
 from medfed.core.rng import generator, torch_seed
 from medfed.core.timings import Phase
 from medfed.core.wire import Request
@@ -20,6 +20,16 @@ from medfed.data.images.transforms import augmentation
 from medfed.data.table import SiteTable
 from medfed.engine.compression.compressed import Residual, compressed
 from medfed.engine.labels import kept_of
+from medfed.engine.personal import (
+    LocalElements,
+    fine_tuning,
+    on_shared_layers,
+    only_at,
+    personal_weights,
+    tuned,
+    with_local_layers,
+    without_local_layers,
+)
 from medfed.engine.private import check_trainable, private_gradients
 from medfed.engine.rows import weights_digest
 from medfed.engine.wholesite import ClipNorm, protected_update
@@ -30,7 +40,7 @@ from medfed.models.optimizers import OptimizerState
 from medfed.models.stacked import Member
 from medfed.models.training import Session, predict, train
 from medfed.spec.policy import Policy
-from medfed.spec.task import TaskSpec
+from medfed.spec.task import FederationSpec, TaskSpec
 
 if TYPE_CHECKING:
     from medfed.engine.site import SiteNode
@@ -113,8 +123,6 @@ class SiteSession:
         a seed that others know, one row more would tell in how those after it are varied. Raises Refused where the
         budget or the plan does not allow it.
         """
-        import torch
-
         task, member = self.node.task, self.member()
         network, federation = self.network(member.examples), task.federation
         first, self._trained = not self._trained, True
@@ -122,12 +130,50 @@ class SiteSession:
             self.node, self._request, self._policy, network, len(member.examples), self.classes, first=first
         )
         protected = protected_update(self.node, self._request, self._policy, self.recall(ClipNorm), first=first)
+        start = with_local_layers(self, federation, network, weights)
+        transform = on_shared_layers(federation, network, transform)
+        session = self._trained_locally(member, start, federation, "layers", transform, private)
+        trained = without_local_layers(self, federation, network, weights, self.after(session))
+        if task.privacy.release is not None:  # a number of rows would leave without noise
+            trained = replace(trained, rows=1)
+        if protected is None:
+            return trained
+        with self.node.timings[Phase.TRAIN]:
+            trained, said = protected.apply(weights, trained)
+        if said is not None:
+            self.keep(said)
+        return trained
+
+    def fine_tune(self, weights: Vector) -> None:
+        """Train a model of the site's own from ``weights`` by the task's ``fine_tune``, and keep it."""
+        task, member = self.node.task, self.member()
+        tune, network = task.federation.fine_tune, self.network(member.examples)
+        if tune is None:
+            raise Refused("the task fine-tunes no models")
+        start = with_local_layers(self, task.federation, network, weights)
+        some = None if tune.layers == "all" else only_at(network, tune.layers)
+        session = self._trained_locally(member, start, fine_tuning(task.federation), "fine-tuning", some, None)
+        self.keep(OwnModel(tuned(network, tune.layers, start, session.trained.weights)))
+
+    def _trained_locally(
+        self,
+        member: Member,
+        weights: Vector,
+        federation: FederationSpec,
+        purpose: str,
+        transform: GradientTransform | None,
+        private: PrivateGradients | None,
+    ) -> Session:
+        """The training loop from these weights. purpose: what its random draws are for."""
+        import torch
+
+        task, network = self.node.task, self.network(member.examples)
         with self.node.timings[Phase.TRAIN], torch.random.fork_rng(devices=[]):
             network.load(weights)
             torch.manual_seed(
-                torch_seed(task.seed, self.site, self.round, "layers") if private is None else randbits(63)
+                torch_seed(task.seed, self.site, self.round, purpose) if private is None else randbits(63)
             )
-            session = train(
+            return train(
                 network,
                 member.examples,
                 local_loss(
@@ -145,16 +191,6 @@ class SiteSession:
                     self.generator("augment") if private is None else np.random.default_rng(randbits(128)),
                 ),
             )
-        trained = self.after(session)
-        if task.privacy.release is not None:  # a number of rows would leave without noise
-            trained = replace(trained, rows=1)
-        if protected is None:
-            return trained
-        with self.node.timings[Phase.TRAIN]:
-            trained, said = protected.apply(weights, trained)
-        if said is not None:
-            self.keep(said)
-        return trained
 
     def member(self) -> Member:
         """What local training starts from here: the rows, the place in them, and how they are shuffled.
@@ -191,16 +227,24 @@ class SiteSession:
         return sent
 
     def predict(self, weights: Vector, split: Split) -> Predictions:
-        """Score one split by the model of these weights; asked for the same again, it remembers."""
-        rows, digest, examples = self.node.rows(), weights_digest(weights), self.examples(split)
+        """Score one split by the model of these weights, or by what the site makes of it for itself; asked for the same
+        again, it remembers."""
+        rows, examples = self.node.rows(), self.examples(split)
+        network = self.network(examples)
+        weights = personal_weights(self, self.node.task.federation, network, weights)
+        digest = weights_digest(weights)
         predictions = rows.predictions(digest, split)
         if predictions is None:
-            network = self.network(examples)
             with self.node.timings[Phase.EVALUATE]:
                 network.load(weights)
                 predictions = predict(network, examples, self.node.task.task_type)
             rows.keep_predictions(digest, split, predictions)
         return predictions
+
+    @property
+    def personal(self) -> bool:
+        """Whether the site keeps layers or a model for itself."""
+        return self.recall(OwnModel) is not None or self.recall(LocalElements) is not None
 
     @property
     def classes(self) -> int:

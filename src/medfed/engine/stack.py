@@ -74,7 +74,10 @@ class SessionStack:
         """Score one split at every site by the model of these weights, in one go; asked the same again, it remembers.
 
         The last bits of a score depend on the rows scored with it, so only this very stack's predictions are the same.
+        Raises CannotStack where a site has layers or a model of its own.
         """
+        if any(session.personal for session in self._sessions):
+            raise CannotStack
         task_type = self._sessions[0].node.task.task_type
         digest = weights_digest(weights, *(session.site for session in self._sessions))
         examples = [session.examples(split) for session in self._sessions]

@@ -18,7 +18,7 @@ from medfed.core.messages import Message, Vector
 from medfed.core.protocols import Algorithm
 from medfed.core.steps import Release, Step
 from medfed.data import prepare
-from medfed.engine import adaptive
+from medfed.engine import adaptive, finetuning
 from medfed.engine.adaptive import AdaptivelyClipped
 from medfed.engine.federation import share
 from medfed.engine.release import declares_sensitivity
@@ -52,7 +52,7 @@ class Strategy:
 
     totals_only: whether no site releases figures of its own. noisy: whether sums get noise, and none leaves without it
     that does not declare its sensitivity. adaptive: the task's privacy of whole sites, where the clipping norm follows
-    their updates.
+    their updates. fine_tunes: whether each site trains a model of its own in the end.
     """
 
     kind: type[Algorithm[Any]]
@@ -61,6 +61,7 @@ class Strategy:
     totals_only: bool = False
     noisy: bool = False
     adaptive: SitePrivacy | None = None
+    fine_tunes: bool = False
 
     def algorithm(self, initial: Vector, rounds: int, tolerance: float) -> Algorithm[Message]:
         """The algorithm that starts from these weights."""
@@ -73,7 +74,9 @@ class Strategy:
     @property
     def steps(self) -> frozenset[str]:
         """Names of all steps that sites admit in this run."""
-        known = (*RUN_STEPS, *self.kind.STEPS, *(adaptive.STEPS if self.adaptive is not None else ()))
+        known: list[Step[Any, Any]] = [*RUN_STEPS, *self.kind.STEPS]
+        known += adaptive.STEPS if self.adaptive is not None else ()
+        known += finetuning.STEPS if self.fine_tunes else ()
         return frozenset(step.name for step in known if self._leaves(step))
 
     def _leaves(self, step: Step[Any, Any]) -> bool:
@@ -112,10 +115,12 @@ def resolve_strategy(task: TaskFile, sites: Sequence[str]) -> Strategy:
     _check_aggregation(task, kind, len(names))
     _check_whole_site(task, kind, len(names))
     _check_release(task, kind)
+    _check_personal(task, kind)
     privacy = task.spec.privacy
     follows = privacy.site if privacy.site is not None and privacy.site.adaptive is not None else None
     lanes, noisy = _lanes(plugin.name, names), privacy.release is not None
-    strategy = Strategy(kind, plugin.options, lanes, privacy.totals_only, noisy, follows)
+    fine_tunes = task.spec.federation.fine_tunes
+    strategy = Strategy(kind, plugin.options, lanes, privacy.totals_only, noisy, follows, fine_tunes)
     _try_options(task, strategy)
     return strategy
 
@@ -221,6 +226,36 @@ def _check_whole_site(task: TaskFile, kind: type[Algorithm[Any]], sites: int) ->
         if isinstance(error, MissingExtra):
             raise
         raise task.error(*at, cause=error.cause, remedy=error.remedy) from error
+
+
+def _check_personal(task: TaskFile, kind: type[Algorithm[Any]]) -> None:
+    """Refuse what sites keep for themselves where the strategy has that already, or noise would not cover it."""
+    federation, privacy = task.spec.federation, task.spec.privacy
+    own_models = getattr(kind, "OWN_MODELS", False)
+    chosen = [("local_layers", federation.keeps_layers), ("fine_tune", federation.fine_tunes)]
+    for key in (key for key, given in chosen if given and own_models):
+        raise task.error(
+            "federation",
+            key,
+            cause=f"{federation.strategy.name} keeps a whole model at every site already",
+            remedy=f"leave out federation.{key}, or choose another strategy",
+        )
+    for protected in (name for name in ("record", "site") if getattr(privacy, name) is not None):
+        if federation.fine_tunes or (own_models and protected == "record"):
+            raise task.error(
+                *(("federation", "fine_tune") if federation.fine_tunes else ("federation", "strategy")),
+                cause=f"a model that a site trains for itself has no noise, and its metrics are released: "
+                f"privacy.{protected} would not cover them",
+                remedy=f"leave out federation.fine_tune, or privacy.{protected}",
+            )
+    if federation.keeps_layers and privacy.site is not None:
+        raise task.error(
+            "federation",
+            "local_layers",
+            cause="layers that stay at a site have no noise, and its metrics are released: privacy.site would not "
+            "cover them",
+            remedy="leave out federation.local_layers, or privacy.site",
+        )
 
 
 def _try_options(task: TaskFile, strategy: Strategy) -> None:

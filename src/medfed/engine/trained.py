@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medfed.core.codec import decode, encode
-from medfed.core.errors import CodecError, RunFolderError, UserError
+from medfed.core.errors import CodecError, MemoryLost, RunFolderError, UserError
 from medfed.core.examples import Examples
 from medfed.core.files import write_atomically, written_whole
-from medfed.core.messages import Vector
+from medfed.core.messages import Message, Vector
 from medfed.data.encoding import Encoding, encode_rows
 from medfed.data.raw import RawTable
+from medfed.engine.personal import personal_weights
 from medfed.engine.process import Process, RunState, input_shape
 from medfed.metrics.classification import class_probabilities
 from medfed.models.catalogue import build_network, outputs_for
@@ -25,7 +28,10 @@ from medfed.spec.loading import load_task
 from medfed.spec.task import TaskSpec
 
 if TYPE_CHECKING:
+    from medfed.engine.memory import SiteMemory
     from medfed.models.network import Network
+
+M = TypeVar("M", bound=Message)
 
 
 def save_models(process: Process, state: RunState, folder: Path) -> None:
@@ -87,6 +93,11 @@ class TrainedModel:
             network.module.load_state_dict(tensors)
         except RuntimeError as error:
             raise _damaged(place) from error
+        if site is None and task.federation.keeps_layers:
+            raise UserError("each site has layers of its own here", remedy=f"add --site, one of: {_known(folder)}")
+        if site is not None and not models:
+            with _memory_of(folder, site) as memory:
+                network.load(personal_weights(memory, task.federation, network, network.vector()))
         return cls(task, encoding, network)
 
     def predict(self, raw: RawTable) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -125,16 +136,50 @@ def _network(task: TaskSpec, encoding: Encoding, weights: Vector | None = None) 
 
 def _encoding_of_site(folder: Path, site: str | None) -> Encoding:
     """The encoding with the mean and scale that a simulated site kept to itself (``standardize: site``)."""
-    from medfed.engine.store import RunStore, store_paths
 
-    known = sorted(json.loads((folder / "results.json").read_text())["rows"])
-    if site not in known:
+    if site is None:
         raise UserError(
             "every site standardised its rows by its own mean and scale",
-            remedy=f"add --site to say whose the new rows are: {', '.join(known)}",
+            remedy=f"add --site to say whose the new rows are: {_known(folder)}",
         )
+    with _memory_of(folder, site) as memory:
+        found = memory.recall(Encoding)
+    if found is None:
+        raise _gone(folder)
+    return found
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a simulated site keeps of a run that is over."""
+
+    memory: SiteMemory
+
+    def recall(self, kind: type[M]) -> M | None:
+        try:
+            return self.memory.newest(kind)
+        except MemoryLost:
+            return None
+
+
+@contextmanager
+def _memory_of(folder: Path, site: str) -> Iterator[_Kept]:
+    """What a site of a simulated run kept. Raises UserError for a site that was not in it, RunFolderError."""
+    from medfed.engine.store import RunStore, store_paths
+
+    if site not in _known(folder).split(", "):
+        raise UserError(f"there is no site {site!r} in this run", remedy=f"its sites: {_known(folder)}")
     for path in store_paths(folder):
         with RunStore.open(path) as store:
-            if store.cohort(str(site)) is not None:
-                return store.site(str(site)).newest(Encoding)
-    raise RunFolderError("what the sites kept is gone", where=str(folder), remedy="run the task again")
+            if store.cohort(site) is not None:
+                yield _Kept(store.site(site))
+                return
+    raise _gone(folder)
+
+
+def _known(folder: Path) -> str:
+    return ", ".join(sorted(json.loads((folder / "results.json").read_text())["rows"]))
+
+
+def _gone(folder: Path) -> RunFolderError:
+    return RunFolderError("what the sites kept is gone", where=str(folder), remedy="run the task again")

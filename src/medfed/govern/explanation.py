@@ -61,6 +61,10 @@ STEPS: dict[str, Words] = {
         "its patients differ from others', each times the number of its training rows if the task weights by it",
         _TRAINING,
     ),
+    "ditto.train_both": _WEIGHTED_CHANGE,
+    "finetuning.fine_tune": Words(
+        "that this hospital has trained a model of its own, which stays here", "once, after the last round"
+    ),
     "adaptive.set_norm": Words("that this hospital was told how far its next update may go", _TRAINING),
     "adaptive.count_within": Words(
         "whether this hospital's update of the round went less far than that, with noise that was drawn once", _TRAINING

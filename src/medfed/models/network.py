@@ -47,6 +47,15 @@ class Network:
             position += tensor.numel()
         self._format: torch.memory_format | None = None
 
+    def places(self) -> dict[str, slice]:
+        """Where in the flat vector each parameter and floating-point buffer stands, by its name in the module."""
+        buffers = ((name, b) for name, b in self.module.named_buffers() if b.is_floating_point())
+        found, position = {}, 0
+        for name, tensor in (*self.module.named_parameters(), *buffers):
+            found[name] = slice(position, position + tensor.numel())
+            position += tensor.numel()
+        return found
+
     @cached_property
     def gradient(self) -> torch.Tensor:
         """The flat gradient, shape (parameters,), into which backward passes accumulate from first use on."""

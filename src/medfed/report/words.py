@@ -34,6 +34,7 @@ _STRATEGIES = {
     "fedprox": "FedProx",
     "scaffold": "SCAFFOLD",
     "fedadam": "FedAdam",
+    "ditto": "Ditto",
 }
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]#|~$])")
 _UNITS = ("B", "kB", "MB", "GB", "TB")

@@ -44,6 +44,21 @@ class Compression(Section):
         return self.name != "none" or self.zstd
 
 
+LayerChoice = Literal["statistics", "norm", "head"] | Annotated[tuple[str, ...], Field(min_length=1)]
+"""Layers of a model: running statistics, all of normalisation, the last layer, or layers by name."""
+
+
+class FineTune(Section):
+    """After the last round every site trains a model of its own from the federated one, which it keeps for itself.
+
+    layers: what changes, ``all`` or some layers as in ``local_layers``. lr: as in training, if absent.
+    """
+
+    layers: LayerChoice | Literal["all"] = "head"
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 5
+    lr: Positive | None = None
+
+
 BASELINES = ("local", "pooled")
 """The strategies to compare with: every site alone, and all rows in one place (in simulation only)."""
 
@@ -75,6 +90,8 @@ class FederationSpec(Section):
     cohort: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] = 1.0
     quorum: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] = 1.0
     deadline: Positive | None = None
+    local_layers: LayerChoice | Literal["none"] = "none"
+    fine_tune: FineTune | None = None
 
     @property
     def total_rounds(self) -> int:
@@ -90,6 +107,16 @@ class FederationSpec(Section):
     def compresses(self) -> bool:
         """Whether updates are sent compressed; those of the baselines, which no network carries, never are."""
         return self.compression.changes and self.strategy.name not in BASELINES
+
+    @property
+    def keeps_layers(self) -> bool:
+        """Whether layers stay at each site; at a baseline, whose model one site trains, none needs to."""
+        return self.local_layers != "none" and self.strategy.name not in BASELINES
+
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether each site trains a model of its own in the end; a baseline's sites share none to begin with."""
+        return self.fine_tune is not None and self.strategy.name not in BASELINES
 
     @property
     def keeps_optimizer_state(self) -> bool:
