@@ -348,7 +348,7 @@ def mutated(message: Any, draw: st.DataObject) -> Any:
 def test_whatever_a_site_says_of_itself_the_others_train_to_the_same_end(
     tmp_path_factory: pytest.TempPathFactory, without: Callable[..., Outcome], data: st.DataObject
 ) -> None:
-    """Its metrics, its curve and its data sheet; a report of levels is not asked for where a task declares them."""
+    """Its metrics, its appraisal and its data sheet; a report of levels is not asked for where a task declares them."""
 
     def forge(_: Forger, answer: FromSite) -> bytes:
         assert isinstance(answer.content, Reply)
@@ -356,7 +356,7 @@ def test_whatever_a_site_says_of_itself_the_others_train_to_the_same_end(
             return encode(answer)
         return encode(with_reply(answer, body=mutated(answer.content.body, data)))
 
-    asked = (OWN, "evaluation.own_curve", "prepare.describe")
+    asked = (OWN, "appraisal.own_appraisal", "prepare.describe")
     ended = play(tmp_path_factory.mktemp("own"), FIRST, forge, asked)
     assert ended.model == without(FIRST, asked).model
 

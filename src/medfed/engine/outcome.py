@@ -6,7 +6,8 @@ import json
 import os
 import platform
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -18,6 +19,7 @@ from medfed.engine.process import Process, RoundMetrics, Row, RunState
 from medfed.engine.simulation import Simulation
 from medfed.engine.spent import SiteSpent, spent_by_site
 from medfed.engine.trained import save_models
+from medfed.evaluate.appraisal import Appraisal, Curve
 from medfed.version import __version__
 
 PACKAGES = (
@@ -66,6 +68,27 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class SiteAppraisal:
+    """The final appraisal of one site, or of all; what was not shown is empty, and a withheld count null.
+
+    precision_recall, calibration: of two classes. confusion: true class by predicted. intervals: 95 %, by metric.
+    """
+
+    precision_recall: dict[str, list[float]]
+    calibration: dict[str, list[float]]
+    confusion: list[list[int | None]]
+    intervals: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Appraised:
+    """The final appraisals of one split, by site and federated."""
+
+    split: str
+    sites: dict[str, SiteAppraisal]
+
+
+@dataclass(frozen=True)
 class Results:
     """``results.json``: all that was measured, and of what; a withheld count is null."""
 
@@ -87,6 +110,7 @@ class Results:
     rows: dict[str, dict[str, int | None]]
     metrics: dict[str, dict[str, dict[str, Any]]]
     roc: dict[str, dict[str, list[float]]]
+    appraisal: Appraised
     absences: list[dict[str, Any]]
     privacy: dict[str, SiteSpent]
     started: str
@@ -105,7 +129,8 @@ def write_outcome(
         metrics = {Split(split): process.measure(state, Split(split)) for split in process.task.measured_splits}
     final_split = Split.TEST if Split.TEST in metrics else Split(process.task.monitored_split)
     with simulation.timings[Phase.AGGREGATE]:
-        curves = process.curves(state, final_split)
+        appraised = process.appraise(state, final_split)
+        metrics[final_split] = _with_appraised(metrics[final_split], final_split, appraised)
         rows, sheets = _sheets(process, state)
     simulation.close("complete")
     timings = _timings(simulation.spent(), clock)
@@ -134,16 +159,44 @@ def write_outcome(
         classes=list(encoding.classes),
         rows=rows,
         metrics={split.value: _by_site(found.rows) for split, found in metrics.items()},
-        roc={site: {"fpr": curve.fpr.tolist(), "tpr": curve.tpr.tolist()} for site, curve in curves.items()},
+        roc={site: _points(a.roc, "fpr", "tpr") for site, a in appraised.items() if len(a.roc.x)},
+        appraisal=Appraised(final_split, {site: _appraisal(a, len(encoding.classes)) for site, a in appraised.items()}),
         absences=[{"round": a.round, "site": a.site, "sentence": a.sentence} for a in absences],
         privacy=spent_by_site(folder.path / "ledger", spec, trainers),
         started=folder.origin().started,
         seconds=round(time.monotonic() - clock.begun, 3),
         timings=timings,
     )
-    nested = {"privacy": {site: asdict(spent) for site, spent in results.privacy.items()}, "timings": asdict(timings)}
+    nested = {
+        "privacy": {site: asdict(spent) for site, spent in results.privacy.items()},
+        "appraisal": asdict(results.appraisal),
+        "timings": asdict(timings),
+    }
     folder.write_json("results.json", vars(results) | nested)
     return Outcome(folder, state, metrics, timings)
+
+
+def _with_appraised(metrics: RoundMetrics, split: Split, appraised: Mapping[str, Appraisal]) -> RoundMetrics:
+    rows = [
+        Row(metrics.round, site, split, measure)
+        for site, found in appraised.items()
+        for measure in found.measures.measures
+    ]
+    return replace(metrics, rows=(*metrics.rows, *rows))
+
+
+def _appraisal(found: Appraisal, classes: int) -> SiteAppraisal:
+    cells = list(found.confusion)
+    return SiteAppraisal(
+        precision_recall=_points(found.precision_recall, "recall", "precision"),
+        calibration=_points(found.calibration, "predicted", "observed"),
+        confusion=[cells[first : first + classes] for first in range(0, len(cells), classes)],
+        intervals={each.metric: (each.low, each.high) for each in found.intervals},
+    )
+
+
+def _points(curve: Curve, x: str, y: str) -> dict[str, list[float]]:
+    return {x: curve.x.tolist(), y: curve.y.tolist()}
 
 
 def _sheets(process: Process, state: RunState) -> tuple[dict[str, dict[str, int | None]], dict[str, str]]:

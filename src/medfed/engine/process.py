@@ -23,7 +23,8 @@ from medfed.engine.federation import Absence, SiteFederation
 from medfed.engine.finetuning import Finished, fine_tune
 from medfed.engine.stopping import Progress, stop_reason
 from medfed.engine.strategies import Lane, Strategy
-from medfed.evaluate.evaluation import FEDERATED, Candidate, Curve, curves, evaluate, own_metrics
+from medfed.evaluate.appraisal import Appraisal, appraise
+from medfed.evaluate.evaluation import FEDERATED, Candidate, evaluate, own_metrics
 from medfed.metrics.measure import Measure, Measures
 from medfed.models.catalogue import NetworkCache
 from medfed.models.local_layers import local_elements
@@ -159,12 +160,12 @@ class Process:
         metrics = self._measure(state.lanes, split, state.round, self.federation.sites, own=True)
         return replace(metrics, absences=tuple(self.federation.conversation.absences))
 
-    def curves(self, state: RunState, split: Split) -> dict[str, Curve]:
-        """ROC curves of a state's models on a split, by site and federated; none for regression or many classes."""
+    def appraise(self, state: RunState, split: Split) -> dict[str, Appraisal]:
+        """The final appraisals of a state's models on a split, by site and federated; none for regression."""
         self._revisit(state)
         classes = len(state.lanes[0].encoding.classes)
         candidates = self._candidates(state.lanes, split, self.federation.sites)
-        return curves(self.federation, candidates, classes, own=len(candidates) <= OWN_METRICS)
+        return appraise(self.federation, candidates, self.task, classes, own=len(candidates) <= OWN_METRICS)
 
     def weights(self, state: RunState) -> dict[str, Vector]:
         """Each lane's model as a flat vector, by the lane's name."""

@@ -23,7 +23,7 @@ from medfed.engine.adaptive import AdaptivelyClipped
 from medfed.engine.federation import share
 from medfed.engine.release import declares_sensitivity
 from medfed.engine.wholesite import plan_of
-from medfed.evaluate import evaluation
+from medfed.evaluate import appraisal, evaluation
 from medfed.privacy.graph import FEWEST
 from medfed.privacy.he.ckks import MOST_SITES
 from medfed.privacy.release import undeclared
@@ -33,7 +33,7 @@ from medfed.spec.task import BASELINES, SitePrivacy
 POOLED = "pooled"
 """The simulated site that holds every row, for the baseline of that name."""
 
-RUN_STEPS: tuple[Step[Any, Any], ...] = (*prepare.STEPS, *evaluation.STEPS)
+RUN_STEPS: tuple[Step[Any, Any], ...] = (*prepare.STEPS, *evaluation.STEPS, *appraisal.STEPS)
 """The steps that every run may call, whatever its algorithm."""
 
 

@@ -8,13 +8,9 @@ knows all figures but one site's can subtract. A steward who minds disallows ``s
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from medfed.core.disclosure import WITHHELD, releasable
 from medfed.core.errors import Refused
@@ -25,7 +21,6 @@ from medfed.core.steps import Release, Step, step, twin
 from medfed.data.encoding import Encoding
 from medfed.data.table import SiteTable
 from medfed.metrics import classification, regression
-from medfed.metrics.auc import roc_from_histogram
 from medfed.metrics.classification import ClassificationSums
 from medfed.metrics.measure import Measure, Measures
 from medfed.metrics.regression import RegressionSums
@@ -51,14 +46,6 @@ class Candidate(Message, wire="evaluation.candidate"):
     split: Split
     classes: int
     center: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class Curve(Message, wire="evaluation.curve"):
-    """A ROC curve: false and true positive rates, both ascending; empty where it may not be shown."""
-
-    fpr: NDArray[np.float64]
-    tpr: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -128,7 +115,7 @@ def own_metrics(site: SiteContext, message: Candidate) -> Measures:
 @twin(own_metrics)
 def own_metrics_of_stack(stack: SiteStack, message: Candidate) -> list[Measures]:
     """:func:`own_metrics` of several sites at once."""
-    _check_classes(stack.sites, message)
+    check_classes(stack.sites, message)
     predictions = stack.predict(message.weights, message.split)
     if message.classes:
         threshold = stack.sites[0].resource(TaskSpec).evaluation.threshold
@@ -143,45 +130,26 @@ def _released(site: SiteContext, message: Candidate, measured: Measures) -> Meas
     table, minimum = site.resource(SiteTable), site.resource(Policy).minimum_count
     if not releasable(table.patients(message.split), minimum):
         return _withheld(message.classes)
-    if not message.classes or _shows_classes(site, message, minimum):
+    if not message.classes or shows_classes(site, message, minimum):
         return measured
     return Measures(tuple(_hidden(m) if m.metric in classification.BY_CLASS else m for m in measured.measures))
 
 
-@step(releases=Release.SITE)
-def own_curve(site: SiteContext, message: Candidate) -> Curve:
-    """The site's ROC curve over score bins; empty where a class has fewer patients than the minimum count, or none."""
-    return own_curve_of_stack(_Alone(site), message)[0]
-
-
-@twin(own_curve)
-def own_curve_of_stack(stack: SiteStack, message: Candidate) -> list[Curve]:
-    """:func:`own_curve` of several sites at once."""
-    _check_classes(stack.sites, message)
-    predictions = stack.predict(message.weights, message.split)
-    sums = classification.classification_sums_many(predictions, message.classes, 0.5, bins=50)
-    return [
-        Curve(*roc_from_histogram(*each.histogram[0]))
-        if _shows_curve(site, message)
-        else Curve(np.empty(0), np.empty(0))
-        for site, each in zip(stack.sites, sums, strict=True)
-    ]
-
-
-def _shows_classes(site: SiteContext, message: Candidate, minimum: int) -> bool:
+def shows_classes(site: SiteContext, message: Candidate, minimum: int) -> bool:
     """Whether all classes have patients enough; never of training rows whose labels are to be noisy."""
     if message.split is Split.TRAIN and site.resource(TaskSpec).privacy.labels is not None:
         return False
     return all(releasable(n, minimum) for n in _patients_by_class(site.resource(SiteTable), message.split))
 
 
-def _shows_curve(site: SiteContext, message: Candidate) -> bool:
+def shows_curve(site: SiteContext, message: Candidate) -> bool:
+    """Whether a curve over all thresholds may be shown: two classes occur, and each has patients enough."""
     minimum = site.resource(Policy).minimum_count
     patients = _patients_by_class(site.resource(SiteTable), message.split)
-    return len(patients) > 1 and min(patients) >= minimum and _shows_classes(site, message, minimum)
+    return len(patients) > 1 and min(patients) >= minimum and shows_classes(site, message, minimum)
 
 
-def _check_classes(sites: Sequence[SiteContext], message: Candidate) -> None:
+def check_classes(sites: Sequence[SiteContext], message: Candidate) -> None:
     """Raise Refused where the message says another number of classes than a site knows itself."""
     for site in sites:
         encoding = site.recall(Encoding)
@@ -195,7 +163,7 @@ def _contributions(stack: SiteStack, message: Candidate, *, of_classes: bool) ->
     Where the total gets noise they all count: that a site falls silent would tell of one patient, and noise hides few.
     of_classes: whether the sums are those of classes, which others bound in another way. Raises Refused.
     """
-    _check_classes(stack.sites, message)
+    check_classes(stack.sites, message)
     if bool(message.classes) is not of_classes:
         raise Refused(f"the sums asked for are {'' if of_classes else 'not '}those of classes, unlike the task here")
     predictions = stack.predict(message.weights, message.split)
@@ -212,7 +180,7 @@ def _contributions(stack: SiteStack, message: Candidate, *, of_classes: bool) ->
     return kept, withheld
 
 
-STEPS: tuple[Step[Any, Any], ...] = (class_sums, value_sums, own_metrics, own_curve)
+STEPS: tuple[Step[Any, Any], ...] = (class_sums, value_sums, own_metrics)
 
 
 def evaluate(
@@ -263,18 +231,3 @@ def _hidden(measure: Measure) -> Measure:
 def _patients_by_class(table: SiteTable, split: Split) -> list[int]:
     """The number of patients of each class that occurs in a split."""
     return [tally.patients for tally in table.occurring_classes(split).values()]
-
-
-def curves(fed: Federation, candidates: Mapping[str, Candidate], classes: int, *, own: bool = True) -> dict[str, Curve]:
-    """ROC curves of a two-class model: each site's as it releases it, if ``own``, and the federated one where policies
-    allow it."""
-    if classes != 2:
-        return {}
-    sites: Sequence[str] = tuple(candidates)
-    asked = fed.ask(own_curve, candidates, sites=sites) if own else {}
-    shown = {site: curve for site, curve in asked.items() if len(curve.fpr)}
-    with contextlib.suppress(Refused):
-        negatives, positives = fed.sum(class_sums, candidates, sites=sites).histogram[0]
-        if negatives.sum() > 0 and positives.sum() > 0:
-            shown[FEDERATED] = Curve(*roc_from_histogram(negatives, positives))
-    return dict(sorted(shown.items()))

@@ -47,6 +47,7 @@ class Words(NamedTuple):
 _ONCE = "once, before training"
 _TRAINING = "in each round, so {rounds} times at most"
 _MEASURING = "{measured}, and at the end"
+_AT_THE_END = "at the end"
 _WEIGHTED_CHANGE = Words(
     "the change of the model's weights by training on this hospital's rows, times the number of its training rows; and "
     "that number",
@@ -111,9 +112,17 @@ STEPS: dict[str, Words] = {
         "where fewer than {count} patients stand behind it",
         _MEASURING,
     ),
-    "evaluation.own_curve": Words(
-        "the ROC curve of the model at this hospital; withheld where an outcome has fewer than {count} patients",
-        "at the end",
+    "appraisal.own_appraisal": Words(
+        "of the final model at this hospital: its ROC, precision-recall and calibration curves, how many of each "
+        "outcome it took for which, and between which limits its metrics would lie for other patients like these; what "
+        "looks at one outcome is withheld where one has fewer than {count} patients, and so is a point of the "
+        "calibration behind which fewer stand",
+        _AT_THE_END,
+    ),
+    "appraisal.patient_rows": Words(
+        "how many rows the patients of one part have: their sum, and the sum of their squares; nothing where they are "
+        "fewer than {count}",
+        _AT_THE_END,
     ),
 }
 """Every step that ships, in the order in which a steward reads of them."""

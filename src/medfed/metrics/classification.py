@@ -103,6 +103,20 @@ def measure_many(several: Sequence[Predictions], classes: int, threshold: float)
     return _measures(_totals(rows, segments, classes, threshold), area, np.zeros_like(area))
 
 
+def confusion_rates(confusion: Counts) -> dict[str, NDArray[np.float64]]:
+    """Accuracy, recall and specificity of each of R confusions, shape (R, C, C), NaN where there is none."""
+    truth, hits = confusion.sum(2), np.diagonal(confusion, axis1=1, axis2=2)
+    n = truth.sum(1)
+    rest = n[:, None] - truth
+    rejected = rest - confusion.sum(1) + hits
+    chosen = slice(1, 2) if confusion.shape[1] == 2 else slice(None)
+    return {
+        "accuracy": _mean_ratio(hits.sum(1)[:, None], n[:, None]),
+        "recall": _mean_ratio(hits[:, chosen], truth[:, chosen]),
+        "specificity": _mean_ratio(rejected[:, chosen], rest[:, chosen]),
+    }
+
+
 def class_probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probabilities of every class, shape (n, C), from scores as in :class:`Predictions`."""
     return np.stack([1.0 - scores, scores], axis=1) if scores.ndim == 1 else scores
@@ -159,35 +173,29 @@ def _histograms(rows: Predictions, segments: Segments, bins: int) -> Counts:
 
 def _measures(totals: _Totals, area: NDArray[np.float64], error: NDArray[np.float64]) -> list[Measures]:
     """The metrics of S sites from their totals, and from each one's areas (S, K), NaN where there is none."""
-    confusion = totals.confusion
-    truth, hits = confusion.sum(2), np.diagonal(confusion, axis1=1, axis2=2)
-    n = truth.sum(1)
-    rest = n[:, None] - truth
-    rejected = rest - confusion.sum(1) + hits
-    chosen = slice(1, 2) if confusion.shape[1] == 2 else slice(None)
-    exists = ~np.isnan(area)
+    rates, exists = confusion_rates(totals.confusion), ~np.isnan(area)
     columns = (
-        n.tolist(),
+        totals.confusion.sum((1, 2)).tolist(),
         totals.loss.tolist(),
-        hits.sum(1).tolist(),
+        rates["accuracy"].tolist(),
         _mean_where(exists, area).tolist(),
         _mean_where(exists, error).tolist(),
-        _mean_ratio(hits[:, chosen], truth[:, chosen]).tolist(),
-        _mean_ratio(rejected[:, chosen], rest[:, chosen]).tolist(),
+        rates["recall"].tolist(),
+        rates["specificity"].tolist(),
         totals.brier.tolist(),
     )
     return [
         Measures(
             (
                 ratio("loss", loss, rows, rows, "no rows"),
-                ratio("accuracy", hit, rows, rows, "no rows"),
+                _known("accuracy", accuracy, rows, "no rows"),
                 _known("auc", auc, rows, "one class only" if rows else "no rows", bound or None),
                 _known("recall", recall, rows, "no row of the positive class"),
                 _known("specificity", specificity, rows, "no row of the negative class"),
                 ratio("brier", brier, rows, rows, "no rows"),
             )
         )
-        for rows, loss, hit, auc, bound, recall, specificity, brier in zip(*columns, strict=True)
+        for rows, loss, accuracy, auc, bound, recall, specificity, brier in zip(*columns, strict=True)
     ]
 
 

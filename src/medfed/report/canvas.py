@@ -172,7 +172,7 @@ def line_panel(
     return drawn[0]
 
 
-def _draw_trace(axes: Axes, trace: Trace) -> None:
+def _draw_trace(axes: Axes, trace: Trace, *, marked: bool = False) -> None:
     gap = float("nan")
     y = [gap if value is None else value for value in trace.y]
     look = trace.stroke
@@ -184,7 +184,7 @@ def _draw_trace(axes: Axes, trace: Trace) -> None:
         linestyle=_dashes(look),
         marker=look.marker,
         markersize=5,
-        markevery=_isolated(trace.y),
+        markevery=1 if marked else _isolated(trace.y),
     )
 
 
@@ -223,16 +223,79 @@ def _tick_label(value: float, _position: float) -> str:
 
 def roc_panel(traces: tuple[Trace, ...], *, name: str, alt: str) -> Markup:
     """ROC curves on the unit square, with the diagonal of a model that knows nothing."""
+    return unit_panel(traces, name=name, alt=alt, axes=("1 − specificity", "sensitivity"), reference=(0, 1))
+
+
+def unit_panel(
+    traces: tuple[Trace, ...],
+    *,
+    name: str,
+    alt: str,
+    axes: tuple[str, str],
+    reference: tuple[float, float],
+    marked: bool = False,
+) -> Markup:
+    """Lines on the unit square. axes: what x and y are called. reference: where a dotted line starts and ends.
+
+    marked: whether every point has its series' marker.
+    """
     with _drawing(name, 268.0, alt) as (figure, drawn):
-        axes = figure.add_axes((0.18, 0.14, 0.78, 0.83))
-        _frame(axes)
-        axes.grid(color=GRID, linewidth=0.8)
-        axes.plot((0, 1), (0, 1), color=SOFT, linewidth=0.9, linestyle=(0, (3, 3)))
+        plot = figure.add_axes((0.18, 0.14, 0.78, 0.83))
+        _frame(plot)
+        plot.grid(color=GRID, linewidth=0.8)
+        plot.plot((0, 1), reference, color=SOFT, linewidth=0.9, linestyle=(0, (3, 3)))
         for trace in traces:
-            _draw_trace(axes, trace)
-        axes.set(xlim=(-0.015, 1.015), ylim=(-0.015, 1.015), xlabel="1 − specificity", ylabel="sensitivity")
-        axes.set_xticks((0, 0.25, 0.5, 0.75, 1), ("0", "0.25", "0.5", "0.75", "1"))
-        axes.set_yticks((0, 0.25, 0.5, 0.75, 1), ("0", "0.25", "0.5", "0.75", "1"))
+            _draw_trace(plot, trace, marked=marked)
+        plot.set(xlim=(-0.015, 1.015), ylim=(-0.015, 1.015), xlabel=axes[0], ylabel=axes[1])
+        plot.set_xticks((0, 0.25, 0.5, 0.75, 1), ("0", "0.25", "0.5", "0.75", "1"))
+        plot.set_yticks((0, 0.25, 0.5, 0.75, 1), ("0", "0.25", "0.5", "0.75", "1"))
+    return drawn[0]
+
+
+def matrix_panel(
+    shares: tuple[tuple[float | None, ...], ...],
+    texts: tuple[tuple[str, ...], ...],
+    labels: tuple[str, ...],
+    *,
+    name: str,
+    alt: str,
+) -> Markup:
+    """A square of cells, each as dark as its share of its row; None: not known. labels: of rows and columns alike."""
+    side = 40.0
+    short = [shortened(label, 72.0) for label in labels]
+    left = 30.0 + max(map(_width, short))
+    width = (_WIDTH - 4.0 - left) / len(labels)
+    height = max(side, min(width, 64.0)) * len(labels)
+    with _drawing(name, height + 42.0, alt) as (figure, drawn):
+        axes = figure.add_axes(
+            (left / _WIDTH, 4.0 / (height + 42.0), 1 - (left + 4.0) / _WIDTH, height / (height + 42.0))
+        )
+        axes.set_facecolor("none")
+        axes.spines[:].set_visible(False)
+        for row, (known, written) in enumerate(zip(shares, texts, strict=True)):
+            for column, (share, text) in enumerate(zip(known, written, strict=True)):
+                axes.axhspan(
+                    row - 0.5,
+                    row + 0.5,
+                    xmin=column / len(labels),
+                    xmax=(column + 1) / len(labels),
+                    facecolor=SERIES[0],
+                    alpha=0.5 * (share or 0.0),
+                    linewidth=0,
+                )
+                axes.text(column, row, text, ha="center", va="center", fontsize=10 if len(labels) < 4 else 8)
+        edges = [each - 0.5 for each in range(len(labels) + 1)]
+        axes.hlines(edges, -0.5, len(labels) - 0.5, colors=GRID, linewidth=0.8)
+        axes.vlines(edges, -0.5, len(labels) - 0.5, colors=GRID, linewidth=0.8)
+        columns = [shortened(label, width - 2.0) for label in labels]
+        axes.set_xticks(range(len(labels)), columns)
+        axes.set_yticks(range(len(labels)), short)
+        axes.xaxis.set_ticks_position("top")
+        axes.xaxis.set_label_position("top")
+        axes.set_xlabel("predicted", fontsize=10, labelpad=3)
+        axes.set_ylabel("true", fontsize=10, labelpad=3)
+        axes.tick_params(length=0, labelsize=10, labelcolor=INK)
+        axes.set(xlim=(-0.5, len(labels) - 0.5), ylim=(len(labels) - 0.5, -0.5))
     return drawn[0]
 
 

@@ -19,7 +19,6 @@ from medfed.report.canvas import (
     Trace,
     dot_panel,
     line_panel,
-    roc_panel,
     stroke,
     value_limits,
 )
@@ -27,7 +26,7 @@ from medfed.report.finals import is_crowd, shown_sites
 from medfed.report.folder import RunFolder
 from medfed.report.history import History, Series
 from medfed.report.records import FEDERATED, Measure
-from medfed.report.words import listed, metric_name, number, plural
+from medfed.report.words import metric_name, number, plural
 
 Interval = tuple[float, float] | None
 
@@ -73,7 +72,8 @@ def site_looks(sites: Sequence[str]) -> dict[str, Stroke]:
     return looks | {FEDERATED: FEDERATED_STROKE}
 
 
-def _site_legend(run: RunFolder, looks: Mapping[str, Stroke], drawn: set[str]) -> tuple[Legend, ...]:
+def site_legend(run: RunFolder, looks: Mapping[str, Stroke], drawn: set[str]) -> tuple[Legend, ...]:
+    """The legend of the parties that a figure drew."""
     sites = shown_sites(run)
     if len(sites) > MOST_STROKES:
         entries = [Legend(f"Each of {plural(len(sites), 'hospital')}", CROWD_STROKE)]
@@ -126,7 +126,7 @@ def curves(run: RunFolder, split: str, metrics: Sequence[str]) -> Panels | None:
         legend = tuple(Legend(name, look) for name, look in _SPREAD.items() if name in drawn)
         legend += _federated_legend(run, looks, drawn)
     else:
-        legend = _site_legend(run, looks, drawn)
+        legend = site_legend(run, looks, drawn)
     return Panels(legend, tuple(panels)) if panels else None
 
 
@@ -201,20 +201,6 @@ def strategy_curves(
         panels.append(Panel(name, svg))
     legend = tuple(Legend(strategy, look) for strategy, look in looks.items() if strategy in shown)
     return Panels(legend, tuple(panels)) if panels else None
-
-
-def roc_curves(run: RunFolder) -> Panels | None:
-    """One panel with every ROC; ``None`` where there is none."""
-    looks, roc = site_looks(shown_sites(run)), run.results.roc if run.results else {}
-    known = {site: roc[site] for site in looks if site in roc and roc[site].fpr}
-    if not known:
-        return None
-    svg = roc_panel(
-        tuple(Trace(curve.fpr, curve.tpr, looks[site]) for site, curve in known.items()),
-        name="roc",
-        alt=f"ROC curves of {listed(list(known))}." if len(known) < 9 else f"ROC curves of {len(known)} parties.",
-    )
-    return Panels(_site_legend(run, looks, set(known)), (Panel("ROC", svg),))
 
 
 @dataclass(frozen=True)

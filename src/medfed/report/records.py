@@ -59,6 +59,36 @@ class Roc(Record):
         return self
 
 
+class PrecisionRecall(Record):
+    """A precision-recall curve, recall ascending."""
+
+    recall: tuple[float, ...] = ()
+    precision: tuple[float, ...] = ()
+
+
+class Calibration(Record):
+    """By range of the score, its mean and the share of class 1."""
+
+    predicted: tuple[float, ...] = ()
+    observed: tuple[float, ...] = ()
+
+
+class SiteAppraisal(Record):
+    """The final appraisal of one site, or of all. confusion: true class by predicted; intervals: 95 %, by metric."""
+
+    precision_recall: PrecisionRecall = PrecisionRecall()
+    calibration: Calibration = Calibration()
+    confusion: tuple[tuple[int | None, ...], ...] = ()
+    intervals: dict[str, tuple[float, float]] = {}
+
+
+class Appraised(Record):
+    """The final appraisals of one split, by site and federated."""
+
+    split: str = ""
+    sites: dict[str, SiteAppraisal] = {}
+
+
 class Absence(Record):
     """A site that did not take part in a round, and why."""
 
@@ -126,6 +156,7 @@ class Results(Record):
     rows: dict[str, dict[str, int | None]] = {}
     metrics: dict[str, dict[str, dict[str, Measure]]] = {}
     roc: dict[str, Roc] = {}
+    appraisal: Appraised = Appraised()
     absences: tuple[Absence, ...] = ()
     privacy: dict[str, PrivacySpent] = {}
     started: str = ""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from medfed.report import appraisal_figures
 from medfed.report.canvas import FEDERATED_STROKE, stroke
-from medfed.report.figures import ForestSeries, Panel, Panels, curves, forest, roc_curves, site_curves
+from medfed.report.figures import ForestSeries, Panel, Panels, curves, forest, site_curves
 from medfed.report.finals import is_crowd, metrics_of, shown_sites, splits_of
 from medfed.report.findings import curve_note, data_overview, lede, monitored, per_site, warnings
 from medfed.report.folder import Ledger, RunFolder
@@ -32,7 +33,8 @@ class RunPage:
 
     sites: the hospitals that have a line of their own; hidden: how many more there are. split: the one measured while
     training. refusals, absences: the first of them, with how many follow. compared: whether the run is part of a
-    comparison. audited: whether there is a page of its privacy check.
+    comparison. bootstrapped: whether there are intervals of a bootstrap. audited: whether the run's privacy check has a
+    page.
     """
 
     run: RunFolder
@@ -47,6 +49,8 @@ class RunPage:
     curve_note: str
     site_curves: tuple[tuple[str, Panels], ...]
     roc: Panels | None
+    confusions: tuple[Panel, ...]
+    bootstrapped: bool
     row_splits: tuple[str, ...]
     data_overview: str
     warnings: tuple[str, ...]
@@ -84,7 +88,9 @@ def run_page(run: RunFolder, *, compared: bool, audited: bool = False) -> RunPag
         curves=curves(run, split, tuple(loss_first)) if split else None,
         curve_note=curve_note(run, split) if split else "",
         site_curves=tuple((metric, panels) for metric in facets if metric and (panels := site_curves(run, metric))),
-        roc=roc_curves(run),
+        roc=appraisal_figures.curves(run),
+        confusions=appraisal_figures.confusions(run),
+        bootstrapped=_bootstrapped(run),
         row_splits=tuple(dict.fromkeys(split for by_split in rows for split in by_split)),
         data_overview=data_overview(run),
         warnings=warnings(run),
@@ -98,6 +104,10 @@ def run_page(run: RunFolder, *, compared: bool, audited: bool = False) -> RunPag
         audited=audited,
         few=len(run.sites) <= FEW_SITES,
     )
+
+
+def _bootstrapped(run: RunFolder) -> bool:
+    return run.results is not None and any(each.intervals for each in run.results.appraisal.sites.values())
 
 
 def _forest(run: RunFolder) -> tuple[Panel, ...]:

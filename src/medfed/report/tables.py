@@ -91,7 +91,11 @@ def class_counts(run: RunFolder, split: str, site: str) -> Counts | None:
 
 
 def interval_of(run: RunFolder, split: str, site: str, metric: str, measure: Measure) -> tuple[float, float] | None:
-    """The 95 % interval of a final metric where the counts for it were shown."""
+    """The 95 % interval of a final metric: the bootstrap's where the run drew one, else where its counts were shown."""
+    if run.results and run.results.appraisal.split == split:
+        appraised = run.results.appraisal.sites.get(site)
+        if appraised and measure.value is not None and metric in appraised.intervals:
+            return appraised.intervals[metric]
     return interval(metric, measure, class_counts(run, split, site))
 
 

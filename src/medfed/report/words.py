@@ -56,10 +56,14 @@ _METRICS = {
     "recall": MetricName("Recall", "recall", False),
     "specificity": MetricName("Specificity", "specificity", False),
     "brier": MetricName("Brier score", "Brier score", True),
+    "average_precision": MetricName("Average precision", "average precision", False),
+    "ece": MetricName("Calibration error", "expected calibration error", True),
     "rmse": MetricName("RMSE", "RMSE", True),
     "r2": MetricName("R²", "R²", False),
 }
-_IMPORTANCE = ("auc", "accuracy", "recall", "specificity", "brier", "r2", "rmse", "loss")
+_IMPORTANCE = (
+    *("auc", "average_precision", "accuracy", "recall", "specificity", "brier", "ece", "r2", "rmse", "loss"),
+)
 
 
 def metric_name(metric: str) -> MetricName:

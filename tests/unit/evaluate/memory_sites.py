@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
+from medfed.core.errors import Refused
 from medfed.core.examples import Predictions, Split
+from medfed.core.messages import add
+from medfed.core.rng import generator
 from medfed.data.encoding import Encoding, new_encoding
 from medfed.data.findings import Findings, Tally
 from medfed.data.kinds import objects
 from medfed.data.splits import SPLITS
 from medfed.data.table import SiteTable
+from medfed.evaluate.evaluation import Candidate
 from medfed.metrics.measure import Measure, Measures
 from medfed.spec.policy import Policy
 from medfed.spec.task import TaskSpec
@@ -47,6 +52,9 @@ class MemorySite:
     def recall(self, kind: type) -> Encoding:
         assert kind is Encoding
         return new_encoding({}, {}, "none", tuple(str(number) for number in range(self.classes)))
+
+    def generator(self, purpose: str) -> np.random.Generator:
+        return generator(0, "memory", purpose)
 
     def resource(self, kind: type) -> Any:
         return {TaskSpec: TASK, Policy: self.policy, SiteTable: self.table()}[kind]
@@ -84,3 +92,36 @@ def by_name(measures: Measures) -> dict[str, Measure]:
 
 def is_withheld(measures: Measures) -> bool:
     return {(each.value, each.n, each.reason) for each in measures.measures} == {(None, 0, "withheld")}
+
+
+@dataclass
+class MemoryFederation:
+    """Both verbs over sites in memory: those that refuse are absent from ``ask`` and end a ``sum``."""
+
+    members: dict[str, MemorySite]
+    asked: list[str] = field(default_factory=list)
+
+    def sum(self, step, message, *, sites):
+        self.asked.append(step.name)
+        if not all(self._allows(site, step) for site in sites):
+            raise Refused("a site refused")
+        return reduce(add, (step.run(self.members[site], message[site]) for site in sites))
+
+    def ask(self, step, message, *, sites):
+        self.asked.append(step.name)
+        return {site: step.run(self.members[site], message[site]) for site in sites if self._allows(site, step)}
+
+    def _allows(self, site, step) -> bool:
+        allowed = self.members[site].policy.releases
+        return allowed == "*" or step.releases.value in allowed
+
+
+def candidates(fed: MemoryFederation, classes: int, **shifts: float) -> dict[str, Candidate]:
+    for member in fed.members.values():
+        member.classes = classes
+    return {site: Candidate(np.array([shifts.get(site, 0.0)], np.float32), Split.TEST, classes) for site in fed.members}
+
+
+def pooled(fed: MemoryFederation) -> Predictions:
+    each = [site.predictions for site in fed.members.values()]
+    return Predictions(np.concatenate([p.scores for p in each]), np.concatenate([p.targets for p in each]))

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_sites import MemorySite, binary_site, by_name, is_withheld, one_class, policy
+from memory_sites import MemorySite, binary_site, by_name, is_withheld, policy
 from sklearn import metrics as sklearn
 
 from medfed.core.errors import Refused
 from medfed.core.examples import Predictions, Split
-from medfed.evaluate.evaluation import Candidate, class_sums, own_curve, own_metrics, value_sums
+from medfed.evaluate.evaluation import Candidate, class_sums, own_metrics, value_sums
 
-STEPS = (class_sums, value_sums, own_metrics, own_curve)
+STEPS = (class_sums, value_sums, own_metrics)
 
 
 @dataclass
@@ -83,18 +83,6 @@ def test_stacked_sites_of_an_outcome_give_their_sums_and_their_own_r2():
         assert sums[i].squared_error == pytest.approx(((targets - scores) ** 2).sum(), rel=1e-12)
         assert sums[i].second == pytest.approx((targets**2).sum(), rel=1e-12)
         assert by_name(replies[i])["r2"].value == pytest.approx(sklearn.r2_score(targets, scores), rel=1e-12)
-
-
-def test_stacked_curves_are_empty_where_a_class_is_small():
-    sites = [binary_site(40, 1), one_class(20), binary_site(60, 2), binary_site(6, 3, policy(minimum_count=5))]
-    curves = own_curve.run_many(stack_of(sites, 2), candidate(2))
-    assert [len(curve.fpr) > 0 for curve in curves] == [True, False, True, False]
-    for index in (0, 2):
-        rows = sites[index].predictions
-        binned = np.minimum(np.floor(rows.scores * 50), 49)
-        fpr, tpr, _ = sklearn.roc_curve(rows.targets, binned, drop_intermediate=False)
-        np.testing.assert_allclose(curves[index].fpr, fpr, rtol=1e-12)
-        np.testing.assert_allclose(curves[index].tpr, tpr, rtol=1e-12)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)

@@ -1,54 +1,26 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import reduce
-
 import numpy as np
 import pytest
-from memory_sites import MemorySite, binary_site, by_name, is_withheld, one_class, policy
+from memory_sites import (
+    MemoryFederation,
+    MemorySite,
+    binary_site,
+    by_name,
+    candidates,
+    is_withheld,
+    one_class,
+    policy,
+    pooled,
+)
 from sklearn import metrics as sklearn
 
 import medfed
 from medfed.core.errors import QuorumLost, Refused
 from medfed.core.examples import Predictions, Split
-from medfed.core.messages import add
 from medfed.core.steps import Release
-from medfed.evaluate.evaluation import FEDERATED, Candidate, curves, evaluate
+from medfed.evaluate.evaluation import FEDERATED, evaluate
 from medfed.metrics.measure import Measure, Measures
-
-
-@dataclass
-class MemoryFederation:
-    """Both verbs over sites in memory: those that refuse are absent from ``ask`` and end a ``sum``."""
-
-    members: dict[str, MemorySite]
-    asked: list[str] = field(default_factory=list)
-
-    def sum(self, step, message, *, sites):
-        self.asked.append(step.name)
-        if not all(self._allows(site, step) for site in sites):
-            raise Refused("a site refused")
-        return reduce(add, (step.run(self.members[site], message[site]) for site in sites))
-
-    def ask(self, step, message, *, sites):
-        self.asked.append(step.name)
-        return {site: step.run(self.members[site], message[site]) for site in sites if self._allows(site, step)}
-
-    def _allows(self, site, step) -> bool:
-        allowed = self.members[site].policy.releases
-        return allowed == "*" or step.releases.value in allowed
-
-
-def candidates(fed: MemoryFederation, classes: int, **shifts: float) -> dict[str, Candidate]:
-    for member in fed.members.values():
-        member.classes = classes
-    return {site: Candidate(np.array([shifts.get(site, 0.0)], np.float32), Split.TEST, classes) for site in fed.members}
-
-
-def pooled(fed: MemoryFederation) -> Predictions:
-    each = [site.predictions for site in fed.members.values()]
-    return Predictions(np.concatenate([p.scores for p in each]), np.concatenate([p.targets for p in each]))
-
 
 # ------------------------------------------------------------------------------------------ federated equals pooled
 
@@ -103,7 +75,6 @@ def test_several_classes_with_a_site_that_has_no_rows():
     assert {(each.value, each.reason) for each in measured["empty"].measures if each.metric in ("loss", "auc")} == {
         (None, "no rows")
     }
-    assert curves(fed, candidates(fed, 3), 3) == {}
 
 
 def test_regression_keeps_its_r2_at_a_huge_mean_by_a_second_sum_about_it():
@@ -140,7 +111,6 @@ def test_where_sums_are_refused_the_total_is_withheld():
     fed = MemoryFederation({"a": binary_site(40, 1), "b": binary_site(30, 2, policy(releases=("site",)))})
     measured = evaluate(fed, candidates(fed, 2))
     assert is_withheld(measured[FEDERATED])
-    assert set(curves(fed, candidates(fed, 2), 2)) == {"a", "b"}
     check_binary(by_name(measured["b"]), fed.members["b"].predictions, 1e-12)
 
 
@@ -174,31 +144,6 @@ def test_metrics_that_look_at_one_class_are_withheld_where_it_is_small(positives
         assert (found[metric].reason == "withheld") is withheld
         assert (found[metric].value is None) is withheld
     assert found["brier"].value == pytest.approx(sklearn.brier_score_loss(targets, scores), rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("positives", "negatives", "shown"), [(5, 5, True), (4, 30, False), (30, 4, False), (0, 9, False)]
-)
-def test_a_curve_is_shown_where_both_classes_reach_the_minimum_count(positives, negatives, shown):
-    scores = np.linspace(0.1, 0.9, positives + negatives)
-    targets = np.array([0] * negatives + [1] * positives)
-    fed = MemoryFederation(
-        {"a": MemorySite(Predictions(scores, targets), policy(minimum_count=5)), "b": binary_site(50, 1)}
-    )
-    found = curves(fed, candidates(fed, 2), 2)
-    assert ("a" in found) is shown
-    assert list(found) == sorted(found)
-    assert {"b", FEDERATED} <= set(found)
-
-
-def test_the_curves_are_scikit_learns_on_binned_scores():
-    fed = MemoryFederation({"a": binary_site(40, 1), "b": binary_site(60, 2)})
-    found = curves(fed, candidates(fed, 2), 2)
-    for name, rows, bins in (("a", fed.members["a"].predictions, 50), (FEDERATED, pooled(fed), 100)):
-        binned = np.minimum(np.floor(rows.scores * bins), bins - 1)
-        fpr, tpr, _ = sklearn.roc_curve(rows.targets, binned, drop_intermediate=False)
-        np.testing.assert_allclose(found[name].fpr, fpr, rtol=1e-12)
-        np.testing.assert_allclose(found[name].tpr, tpr, rtol=1e-12)
 
 
 # ------------------------------------------------------------------------------------------ through a whole process
