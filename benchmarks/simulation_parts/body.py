@@ -19,6 +19,8 @@ BODIES = {
     "kernel": "ours",
     "sequential": "ours",
     "product": "product",
+    "one_worker": "product",
+    "two_workers": "product",
     "scale": "product",
     "pfl": "peer_pfl",
     "flwr": "peer_flwr",

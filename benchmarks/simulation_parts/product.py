@@ -30,10 +30,20 @@ class Stopwatch:
         self.ends.append(time.monotonic())
 
 
-def product(work: Workload) -> list[float]:
+def product(work: Workload, workers: int | None = None) -> list[float]:
     """The clock at the end of each round, on rows of which every one falls into the split that it is meant for."""
     ids = Ids(max(work.rows) * 2)
-    return run(work, {name_of(index): ids.given(work.site(index)) for index in range(work.sites)})
+    return run(work, {name_of(index): ids.given(work.site(index)) for index in range(work.sites)}, workers)
+
+
+def one_worker(work: Workload) -> list[float]:
+    """:func:`product` in one process."""
+    return product(work, workers=1)
+
+
+def two_workers(work: Workload) -> list[float]:
+    """:func:`product` with the sites spread over two processes."""
+    return product(work, workers=2)
 
 
 def scale(work: Workload) -> list[float]:
@@ -41,10 +51,12 @@ def scale(work: Workload) -> list[float]:
     return run(work, {name_of(index): partial(rows_of, work, index) for index in range(work.sites)})
 
 
-def run(work: Workload, sites: dict[str, Any]) -> list[float]:
-    """Run the task to its end, report and all; its folder stays in the temporary one."""
-    stopwatch = Stopwatch()
-    medfed.run(task_of(work), sites, output=tempfile.mkdtemp(prefix="run-") + "/run", observer=stopwatch)
+def run(work: Workload, sites: dict[str, Any], workers: int | None = None) -> list[float]:
+    """Run the task to its end, report and all; its folder stays in the temporary one. workers: the default if None."""
+    stopwatch, task = Stopwatch(), task_of(work)
+    if workers is not None:
+        task["engine"] = {"workers": workers}
+    medfed.run(task, sites, output=tempfile.mkdtemp(prefix="run-") + "/run", observer=stopwatch)
     return stopwatch.ends
 
 

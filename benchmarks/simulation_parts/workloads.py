@@ -120,9 +120,21 @@ WORKLOADS = {
             rounds=20,
             cohort=100,
         ),
+        Workload(
+            "images",
+            {"name": "cnn"},
+            sites=4,
+            rows=(1177, 1177),
+            shape=(1, 28, 28),
+            classes=2,
+            batch=32,
+            local={"local_epochs": 1},
+            rounds=6,
+        ),
     )
 }
-"""By name: four hospitals with the heart data's sizes, ten with small images, and a thousand small sites."""
+"""By name: four hospitals with the heart data's sizes, ten with small images, a thousand small sites, and four with a
+quarter each of PneumoniaMNIST's number of training images (of :mod:`benchmarks.imaging`)."""
 
 WORKS = {"W1": ("W1/logistic", "W1/mlp"), "W2": ("W2",), "W3": ("W3",)}
 """The workloads whose sums make one row of the table."""

@@ -35,7 +35,7 @@ def _threads_as_they_were():
 def small(name: str, strategy: str = "fedavg") -> Workload:
     """A few rounds of a workload at a few of its sites, all of which take part."""
     work = replace(WORKLOADS[name], rounds=3, sites=3, cohort=None, strategy=STRATEGIES[strategy])
-    return replace(work, rows=(20, 30)) if name == "W2" else work
+    return replace(work, rows=(20, 30)) if name in {"W2", "images"} else work
 
 
 def product_order(site: int, epoch: int, rows: int) -> torch.Tensor:
@@ -86,7 +86,7 @@ def test_a_site_has_its_stated_rows_and_the_product_splits_them_so(name: str) ->
 
 def test_sizes_are_those_that_the_table_states() -> None:
     sizes = {name: sum(p.numel() for p in raw.network(work).parameters()) for name, work in WORKLOADS.items()}
-    assert sizes == {"W1/logistic": 14, "W1/mlp": 481, "W2": 220_234, "W3": 2_762}
+    assert sizes == {"W1/logistic": 14, "W1/mlp": 481, "W2": 220_234, "W3": 2_762, "images": 219_649}
     assert WORKLOADS["W1/mlp"].updates(185) == 100
     assert WORKLOADS["W3"].updates(41) == 5
 
