@@ -44,6 +44,23 @@ def test_a_deployed_run_gives_the_bits_of_a_simulation(consortium: Consortium, s
     assert weights(model) == weights(in_one_process(consortium, aggregation, strategy=strategy))
 
 
+def test_a_site_ends_with_the_model_of_its_own_that_a_simulation_gives_it(consortium: Consortium) -> None:
+    own = {"strategy": {"name": "ditto", "lam": 0.5}}
+    submission = consortium.submit(task_over(dict.fromkeys(SITES, "rows"), **own))
+    consortium.approve(submission.proposal())
+    consortium.conductor(submission, MemoryCarrier(consortium.open_sites())).conduct()
+    shared = (submission.folder / "model.safetensors").read_bytes()
+    assert weights(shared) == weights(in_one_process(consortium, **own))
+    for site, folder in consortium.sites.items():
+        kept = folder.models(submission.run)
+        assert weights((kept / "federated.safetensors").read_bytes()) == weights(shared)
+        assert weights((kept / "model.safetensors").read_bytes()) != weights(shared)
+        rows = consortium.root / "tables" / f"{site}.csv"
+        simulated = api.predict(consortium.root / "simulated", rows, site=site)
+        assert api.predict(kept, rows).equals(simulated)
+        assert not api.predict(consortium.root / "simulated", rows).equals(simulated)
+
+
 def test_a_steward_reads_whose_keys_the_masks_rest_on(consortium: Consortium) -> None:
     """Each hospital's fingerprint is the same on every page, so that they can be compared."""
     task = task_over(dict.fromkeys(SITES, "rows"), "secure")

@@ -17,9 +17,10 @@ from medfed.core.errors import CodecError, MemoryLost, RunFolderError, UserError
 from medfed.core.examples import Examples
 from medfed.core.files import write_atomically, written_whole
 from medfed.core.messages import Message, Vector
+from medfed.core.protocols import OwnModel
 from medfed.data.encoding import Encoding, encode_rows
 from medfed.data.raw import RawTable
-from medfed.engine.personal import personal_weights
+from medfed.engine.personal import LocalElements, personal_weights
 from medfed.engine.process import Process, RunState, input_shape
 from medfed.metrics.classification import class_probabilities
 from medfed.models.catalogue import build_network, outputs_for
@@ -93,7 +94,7 @@ class TrainedModel:
             network.module.load_state_dict(tensors)
         except RuntimeError as error:
             raise _damaged(place) from error
-        if site is None and task.federation.keeps_layers:
+        if site is None and task.federation.keeps_layers and (folder / "results.json").exists():  # not at a site itself
             raise UserError("each site has layers of its own here", remedy=f"add --site, one of: {_known(folder)}")
         if site is not None and not models:
             with _memory_of(folder, site) as memory:
@@ -114,6 +115,27 @@ class TrainedModel:
         chosen = (scores >= self.task.evaluation.threshold).astype(int) if scores.ndim == 1 else scores.argmax(1)
         columns = {f"probability_{name}": _spread(probabilities[:, k], kept, rows) for k, name in enumerate(names)}
         return columns | {"predicted": _spread(np.array(names, dtype=object)[chosen], kept, rows)}
+
+
+def as_the_site_uses_it(task: TaskSpec, memory: SiteMemory, encoding: bytes, model: bytes) -> bytes | None:
+    """A trained model as safetensors with the layers that a site keeps for itself, or its own model; None where it has
+    neither. encoding, model: as a coordinator sent them. Raises CodecError where they are not those of such a model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load, save
+
+    kept = _Kept(memory)
+    if kept.recall(LocalElements) is None and kept.recall(OwnModel) is None:
+        return None
+    network = _network(task, decode(encoding, Encoding))
+    try:
+        network.module.load_state_dict(load(model))
+    except (SafetensorError, RuntimeError) as error:
+        raise CodecError("the trained model that came is not one of this task") from error
+    network.load(personal_weights(kept, task.federation, network, network.vector()))
+    tensors = {name: tensor.contiguous().clone() for name, tensor in network.module.state_dict().items()}
+    found: bytes = save(tensors)
+    return found
 
 
 def _damaged(place: Path) -> RunFolderError:

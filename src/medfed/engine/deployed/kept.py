@@ -39,12 +39,17 @@ class Keepsakes:
                     file.write(json.dumps(asdict(each), ensure_ascii=False) + "\n")
                 self._last = each.round
 
-    def keep(self, trained: Trained, task: str) -> None:
-        """Keep a trained model, beside its task (YAML), so that ``medfed predict`` can use it."""
+    def keep(self, trained: Trained, task: str, own: bytes | None = None) -> None:
+        """Keep a trained model, beside its task (YAML), so that ``medfed predict`` can use it.
+
+        own: the same with what this site has for itself, if it has anything; the shared one is then kept beside it.
+        """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(self._folder / "task.yaml", task)
         write_atomically(self._folder / "encoding.bin", trained.encoding)
-        write_atomically(self.model, trained.model, durable=True)
+        if own is not None:
+            write_atomically(self._folder / "federated.safetensors", trained.model)
+        write_atomically(self.model, trained.model if own is None else own, durable=True)
 
     def rounds(self, after: int = 0) -> Iterator[tuple[int, RoundFigures]]:
         """(bytes read so far, round) of each round from a position on."""

@@ -138,8 +138,7 @@ class DeployedSite:
                 run.end(status)
                 return Ended(), run.head(0, message.known)
             case Trained() as trained:
-                run = self._run(message)
-                run.kept.keep(trained, run.proposal.task)
+                self._run(message).keep(trained)
                 return Kept(), None
         raise CodecError(f"a site is not sent a {type(message.content).__name__}")
 

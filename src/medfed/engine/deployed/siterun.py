@@ -20,7 +20,7 @@ from medfed.engine.deployed.budget import budget_of
 from medfed.engine.deployed.cohorts import cohort, cohort_key, dataset_of, table_of
 from medfed.engine.deployed.folders import SiteFolder
 from medfed.engine.deployed.kept import Keepsakes
-from medfed.engine.deployed.messages import ShownHead
+from medfed.engine.deployed.messages import ShownHead, Trained
 from medfed.engine.deployed.settings import LiveSettings
 from medfed.engine.federation import share
 from medfed.engine.hiding import Hiding
@@ -31,6 +31,7 @@ from medfed.engine.simulation import COORDINATOR
 from medfed.engine.site import SiteNode
 from medfed.engine.store import RunStore
 from medfed.engine.strategies import resolve_strategy
+from medfed.engine.trained import as_the_site_uses_it
 from medfed.govern.approvals import ApprovalStore
 from medfed.govern.decisions import Decision
 from medfed.govern.entries import OpenedEntry, PolicyEntry, RequestEntry, WitnessEntry
@@ -136,6 +137,12 @@ class SiteRun:
         since = known if known <= self.ledger.size else 0
         proof = self.ledger.consistency(since) if since else ()
         return ShownHead(self.folder.site, self.ledger.sign_head(round), since, proof)
+
+    def keep(self, trained: Trained) -> None:
+        """Keep the trained model as this site uses it. Raises CodecError for one that is not the task's."""
+        memory = self._store.site(self.folder.site)
+        own = as_the_site_uses_it(self._task.spec, memory, trained.encoding, trained.model)
+        self.kept.keep(trained, self.proposal.task, own)
 
     def end(self, status: str) -> None:
         """Close the ledger; a request that comes all the same is answered, and recorded, as before."""
