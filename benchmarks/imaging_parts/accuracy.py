@@ -26,13 +26,13 @@ MOST_LOST, LEAST_AUC, LONGEST_SECONDS, MOST_LOST_BY_COMPRESSION = 0.01, 0.94, 30
 _DRAWS = 2000
 
 _RECIPE: dict[str, Any] = {
-    "rounds": 200,
-    "local_updates": 5,
+    "rounds": 400,
+    "local_updates": 3,
     "batch_size": 32,
     "lr": 0.1,
     "schedule": "cosine",
 }
-_POOLED: dict[str, Any] = {"local_updates": 20}
+_POOLED: dict[str, Any] = {"local_updates": 12}
 """A baseline's site does as many updates in all as the four sites of a federation together."""
 STRATEGIES: dict[str, dict[str, Any]] = {
     "fedavg": {"strategy": "fedavg"},
@@ -80,7 +80,7 @@ def task(seed: int, alpha: float, federation: dict[str, Any], norm: str = "group
             "split": {"column": "split"},
             "images": {"transforms": [{"name": "normalise", "by": "image"}]},
         },
-        "evaluation": {"every": 10},
+        "evaluation": {"every": 20},
         "seed": seed,
     }
 
