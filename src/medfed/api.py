@@ -247,15 +247,28 @@ def compare(
     return comparison
 
 
-def predict(run_folder: FilePath, rows: FilePath | pandas.DataFrame, *, site: str | None = None) -> pandas.DataFrame:
+def predict(
+    run_folder: FilePath,
+    rows: FilePath | pandas.DataFrame,
+    *,
+    site: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> pandas.DataFrame:
     """Score new rows by a finished run's model: the id where there is one, the scores, and the predicted class.
 
-    Rows with a missing feature get no score (unless the task imputes). ``site`` chooses whose model or
-    standardisation, where each site has its own. Raises DataError, RunFolderError, UserError.
+    Rows with a missing feature get no score (unless the task imputes). Of a model of images, ``rows`` is a file, a
+    folder of files or an ``.npz`` archive; each image, or series, is a row with its ``file``, and those that cannot be
+    read have a ``reason``. ``site`` chooses whose model or standardisation, where each site has its own. progress: told
+    how many images are done, and of how many. Raises DataError, RunFolderError, UserError.
     """
     import pandas
 
     model = TrainedModel.load(Path(run_folder), site)
+    if model.encoding.is_array and isinstance(rows, str | os.PathLike):
+        from medfed.engine.scoring import new_images, score_images, score_table
+
+        scored = tuple(score_images(model, new_images(model, Path(rows)), progress or _unwatched))
+        return pandas.DataFrame(score_table(model, scored))
     task = TaskFile(model.task, load_task(Path(run_folder) / "task.yaml").document)
     raw = raw_rows(task, rows, "new data")
     scores, kept = model.predict(raw)
@@ -295,6 +308,10 @@ def audit(
     write_audit(subject.folder.path, found.pictures if pictures else ())
     _report(subject.folder.path)
     return found.audit
+
+
+def _unwatched(done: int, of: int) -> None:
+    """Show no progress."""
 
 
 def _unseen(attack: Attack, done: int, of: int) -> None:
