@@ -18,14 +18,14 @@ from medfed.data.frames import raw_from_frame
 from medfed.data.images.loading import check_share, tried
 from medfed.data.images.tables import IMAGE
 from medfed.data.raw import RawTable, Unread
-from medfed.data.table import SiteTable, load_table
+from medfed.data.table import SiteTable, held_out, load_table
 from medfed.engine.federation import share
 from medfed.engine.repeated_patients import repeated_patients
 from medfed.engine.rows import RowsCache
 from medfed.engine.simulation import SimulatedSite
 from medfed.spec.loading import TaskFile, load_policy
 from medfed.spec.policy import Policy
-from medfed.spec.task import BASELINES, Partition, SiteEntry
+from medfed.spec.task import BASELINES, Partition, SiteEntry, TaskSpec
 
 if TYPE_CHECKING:
     import pandas
@@ -129,7 +129,7 @@ class _Whole:
 
     def table(self, site: str) -> SiteTable:
         spec = self.task.spec
-        return load_table(spec.data, spec.task_type, site, self._parts[site], spec.seed)
+        return _apart(spec, load_table(spec.data, spec.task_type, site, self._parts[site], spec.seed))
 
 
 def missing_files(task: TaskFile, data: Path) -> list[TaskError]:
@@ -216,8 +216,13 @@ def _table(task: TaskFile, site: str, rows: SiteInput) -> SiteTable:
     if isinstance(rows, tuple):
         rows = _arrays(rows, site)
     if isinstance(rows, ArrayData):
-        return load_arrays(spec.data, spec.task_type, site, rows, spec.seed)
-    return load_table(spec.data, spec.task_type, site, raw_rows(task, rows, site), spec.seed)
+        return _apart(spec, load_arrays(spec.data, spec.task_type, site, rows, spec.seed))
+    return _apart(spec, load_table(spec.data, spec.task_type, site, raw_rows(task, rows, site), spec.seed))
+
+
+def _apart(spec: TaskSpec, table: SiteTable) -> SiteTable:
+    """The table, all of its rows external where the task holds its site out."""
+    return held_out(table) if table.site in spec.evaluation.holdout else table
 
 
 def _folders(task: TaskFile, data: Path) -> dict[str, SiteEntry]:

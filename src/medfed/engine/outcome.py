@@ -103,6 +103,8 @@ def write_outcome(
     """
     with simulation.timings[Phase.AGGREGATE]:
         metrics = {Split(split): process.measure(state, Split(split)) for split in process.task.measured_splits}
+        if process.measures_external:
+            metrics[Split.EXTERNAL] = process.measure_external(state)
     final_split = Split.TEST if Split.TEST in metrics else Split(process.task.monitored_split)
     with simulation.timings[Phase.AGGREGATE]:
         curves = process.curves(state, final_split)

@@ -83,12 +83,17 @@ class Strategy:
         return not (self.noisy and bare)
 
 
+def apart(sites: Sequence[str], holdout: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(the sites that train, those that are held out), each sorted."""
+    return tuple(sorted({*sites} - {*holdout})), tuple(sorted({*sites} & {*holdout}))
+
+
 def resolve_strategy(task: TaskFile, sites: Sequence[str]) -> Strategy:
-    """The task's strategy over these sites.
+    """The task's strategy over these sites, without those that it holds out.
 
     Raises TaskError, located in the file, for an unknown name or option, or a value the algorithm refuses.
     """
-    plugin, names = task.spec.federation.strategy, tuple(sorted(sites))
+    plugin, (names, _) = task.spec.federation.strategy, apart(sites, task.spec.evaluation.holdout)
     if plugin.name in BASELINES:
         kind: type[Algorithm[Any]] = ALGORITHMS.get("fedavg")
         known: list[str] = []

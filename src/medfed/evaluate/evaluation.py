@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfed.core.disclosure import WITHHELD, releasable
-from medfed.core.errors import Refused
+from medfed.core.errors import DataError, MedFedError, Refused
 from medfed.core.examples import Predictions, Split
 from medfed.core.messages import Message, Vector
 from medfed.core.protocols import Federation, GradientTransform, SiteContext, SiteStack, Trained
@@ -182,10 +182,15 @@ def _shows_curve(site: SiteContext, message: Candidate) -> bool:
 
 
 def _check_classes(sites: Sequence[SiteContext], message: Candidate) -> None:
-    """Raise Refused where the message says another number of classes than a site knows itself."""
+    """Raise Refused where the message says another number of classes than a site knows itself.
+
+    Raises DataError where a site knows none: its rows could not be prepared.
+    """
     for site in sites:
         encoding = site.recall(Encoding)
-        if encoding is None or len(encoding.classes) != message.classes:
+        if encoding is None:
+            raise DataError("the site's data are not prepared: no encoding was adopted", where=site.site)
+        if len(encoding.classes) != message.classes:
             raise Refused("the message names another number of classes than the task has here")
 
 
@@ -236,6 +241,23 @@ def evaluate(
     return {**{site: measured.get(site, withheld) for site in sites if own}, FEDERATED: total}
 
 
+def evaluate_apart(fed: Federation, candidates: Mapping[str, Candidate]) -> dict[str, Measures]:
+    """Each site's own metrics and no total of them; a site that fails stops no other, and says ``no answer``."""
+    measured = {}
+    for site, candidate in candidates.items():
+        measured[site] = _withheld(candidate.classes)
+        try:
+            measured |= fed.ask(own_metrics, {site: candidate}, sites=(site,))
+        except MedFedError:
+            measured[site] = unanswered(measured[site])
+    return measured
+
+
+def unanswered(measures: Measures) -> Measures:
+    """The metrics of a site that gave none."""
+    return Measures(tuple(Measure(m.metric, None, 0, reason="no answer") for m in measures.measures))
+
+
 def _class_total(fed: Federation, candidates: Mapping[str, Candidate]) -> Measures:
     return classification.summarize(fed.sum(class_sums, candidates, sites=tuple(candidates)))
 
@@ -263,6 +285,15 @@ def _hidden(measure: Measure) -> Measure:
 def _patients_by_class(table: SiteTable, split: Split) -> list[int]:
     """The number of patients of each class that occurs in a split."""
     return [tally.patients for tally in table.occurring_classes(split).values()]
+
+
+def own_curves(fed: Federation, candidates: Mapping[str, Candidate]) -> dict[str, Curve]:
+    """Each site's ROC curve as it releases it; a site that fails, or may not show it, has none."""
+    shown: dict[str, Curve] = {}
+    for site in candidates:
+        with contextlib.suppress(MedFedError):
+            shown |= fed.ask(own_curve, candidates, sites=(site,))
+    return {site: curve for site, curve in shown.items() if len(curve.fpr)}
 
 
 def curves(fed: Federation, candidates: Mapping[str, Candidate], classes: int, *, own: bool = True) -> dict[str, Curve]:

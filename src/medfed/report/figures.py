@@ -24,7 +24,7 @@ from medfed.report.canvas import (
     value_limits,
 )
 from medfed.report.finals import is_crowd, shown_sites
-from medfed.report.folder import RunFolder
+from medfed.report.folder import EXTERNAL, RunFolder
 from medfed.report.history import History, Series
 from medfed.report.records import FEDERATED, Measure
 from medfed.report.words import listed, metric_name, number, plural
@@ -175,7 +175,7 @@ def site_curves(run: RunFolder, metric: str) -> Panels | None:
 def _facet_splits(history: History, metric: str) -> tuple[str, ...]:
     """The first held-out split that has the metric, and the training split if it has it too."""
     having = {split for (split, _site, name), series in history.series.items() if name == metric and series.ends}
-    held_out = [split for split in history.splits if split in having and split != "train"]
+    held_out = [split for split in history.splits if split in having and split not in ("train", EXTERNAL)]
     return (*held_out[:1], *(["train"] if "train" in having else []))
 
 
@@ -205,7 +205,7 @@ def strategy_curves(
 
 def roc_curves(run: RunFolder) -> Panels | None:
     """One panel with every ROC; ``None`` where there is none."""
-    looks, roc = site_looks(shown_sites(run)), run.results.roc if run.results else {}
+    looks, roc = site_looks((*shown_sites(run), *run.external)), run.results.roc if run.results else {}
     known = {site: roc[site] for site in looks if site in roc and roc[site].fpr}
     if not known:
         return None
@@ -214,7 +214,8 @@ def roc_curves(run: RunFolder) -> Panels | None:
         name="roc",
         alt=f"ROC curves of {listed(list(known))}." if len(known) < 9 else f"ROC curves of {len(known)} parties.",
     )
-    return Panels(_site_legend(run, looks, set(known)), (Panel("ROC", svg),))
+    outside = tuple(Legend(f"{site} (held out)", looks[site]) for site in run.external if site in known)
+    return Panels((*_site_legend(run, looks, set(known)), *outside), (Panel("ROC", svg),))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from medfed.core.disclosure import WITHHELD
 from medfed.report.finals import FIVE, final_values, five_numbers, is_crowd, metrics_of, shown_sites
-from medfed.report.folder import Alike, Comparison, Ledger, RunFolder
+from medfed.report.folder import EXTERNAL, Alike, Comparison, Ledger, RunFolder
 from medfed.report.intervals import Counts, interval
 from medfed.report.records import FEDERATED, Measure
 from medfed.report.words import bound, count, metric_name, number, size
@@ -105,13 +105,16 @@ def final_measures(
 
 
 def final_metrics(run: RunFolder, split: str) -> Table:
-    """One split's final metrics, a row per site shown and the federated one last; for a crowd, its quantiles first."""
-    by_site = run.metrics[split]
+    """One split's final metrics, a row per site shown and the federated one last; for a crowd, its quantiles first.
+
+    Held-out sites have a table of their own.
+    """
+    by_site, outside = run.metrics[split], split == EXTERNAL
     metrics, notes = metrics_of(by_site), _Notes()
-    rows = _quantile_rows(run, split, metrics) if is_crowd(run) else []
+    rows = _quantile_rows(run, split, metrics) if is_crowd(run) and not outside else []
     rows += [
         _metric_row(run, split, site, metrics, notes)
-        for site in (*shown_sites(run), FEDERATED)
+        for site in (run.external if outside else (*shown_sites(run), FEDERATED))
         if site in by_site or site != FEDERATED
     ]
     return Table(split, tuple(metric_name(metric).label for metric in metrics), tuple(rows), notes.listed)
