@@ -278,6 +278,35 @@ def predict(
     return pandas.DataFrame(columns | model.columns(scores, kept, raw.rows))
 
 
+def evaluate(
+    run_folder: FilePath,
+    rows: FilePath | pandas.DataFrame | None = None,
+    *,
+    sites: Sequence[str] = (),
+    given: Mapping[str, SiteInput] | None = None,
+    model: str | None = None,
+    output: FilePath | None = None,
+) -> Path:
+    """Measure a finished run's model; writes ``evaluation.json`` and ``report.html`` into a folder, which it returns.
+
+    rows: labelled rows from elsewhere, in the form of the task's data; all of them are used. Without them: the test
+    part of the run's simulated sites, or those named by ``sites``, each through its gate; of a held-out site all rows.
+    given: the sites' rows, where they came from memory. model: whose model or standardisation, where each site has its
+    own. output: a new folder below the run's ``evaluations/`` if not given. Raises DataError, RunFolderError,
+    UserError, Refused, QuorumLost.
+    """
+    from medfed.engine.evaluating import evaluate_rows, evaluate_sites
+    from medfed.report.evaluation_page import write_evaluation
+
+    run, wanted = Path(run_folder), Path(output) if output is not None else None
+    if rows is not None:
+        folder = evaluate_rows(run, rows, model, wanted)
+    else:
+        folder = evaluate_sites(run, sites, given, model, wanted, simulation_key())
+    write_evaluation(folder)
+    return folder
+
+
 def audit(
     run_folder: FilePath,
     sites: Mapping[str, SiteInput] | None = None,

@@ -61,8 +61,10 @@ def check_parts(task: TaskFile, sites: tuple[str, ...]) -> Strategy:
     return strategy
 
 
-def _check_holdout(task: TaskSpec, sites: tuple[str, ...]) -> None:
+def _check_holdout(task: TaskSpec, sites: tuple[str, ...], *, trains: bool) -> None:
     """Raise UserError where a held-out name is no site's, or no site is left to train."""
+    if not trains:
+        return
     if unknown := sorted({*task.evaluation.holdout} - {*sites}):
         raise UserError(
             f"evaluation.holdout names {unknown[0]!r}, and no site is called that",
@@ -80,16 +82,21 @@ class Assembly:
     simulation: Simulation
 
 
-def assemble(task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: SigningKey) -> Assembly:
-    """Put a simulation together in a folder. Raises what :func:`check_parts` raises."""
+def assemble(
+    task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: SigningKey, *, trains: bool = True
+) -> Assembly:
+    """Put a simulation together in a folder. Raises what :func:`check_parts` raises.
+
+    trains: whether sites admit the algorithm's own steps, and not those alone that measure a model.
+    """
     import torch  # noqa: F401 - before processes are forked, which share it
 
     spec, everyone = task.spec, tuple(sorted(hospitals.sites))
-    _check_holdout(spec, everyone)
+    _check_holdout(spec, everyone, trains=trains)
     names, external = apart(everyone, spec.evaluation.holdout)
     strategy = check_parts(task, everyone)
     cohort = share(spec.federation.cohort, len(names))
-    blocks = plan_blocks(spec, names, cohort)
+    blocks = plan_blocks(spec, names, cohort) if names else []
     workers = workers_for(spec, len(blocks))
     policies = {name: site.policy for name, site in hospitals.sites.items()}
     if any(POOLED in lane.trainers for lane in strategy.lanes):
@@ -101,7 +108,7 @@ def assemble(task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: 
         run=run,
         task=spec,
         digest=task_digest(spec),
-        steps=strategy.steps,
+        steps=strategy.steps if trains else strategy.measuring,
         folder=folder,
         ledgers=LedgerFolder.open(folder / "ledger", key, durable=False),
         rows=hospitals.rows,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -51,13 +51,22 @@ class Hospitals:
     known: dict[str, int]
 
 
-def load_hospitals(task: TaskFile, data: Path, given: Mapping[str, SiteInput] | None = None) -> Hospitals:
+def load_hospitals(
+    task: TaskFile,
+    data: Path,
+    given: Mapping[str, SiteInput] | None = None,
+    *,
+    only: Sequence[str] = (),
+) -> Hospitals:
     """The sites from ``given``, else as the task names them, else one folder each below ``data``.
 
-    Rows are loaded and checked here, unless there are so many that they are loaded when needed. Raises DataError or
-    TaskError naming site, file and column.
+    only: some of them, if not all. Rows are loaded and checked here, unless there are so many that they are loaded when
+    needed. Raises DataError or TaskError naming site, file and column, UserError for a name that no site has.
     """
     sites = _sites(task, data, given)
+    if unknown := [name for name in only if name not in sites]:
+        raise UserError(f"no site is called {unknown[0]!r}", remedy=f"known: {', '.join(sites)}")
+    sites = {name: site for name, site in sites.items() if not only or name in only}
     rows = RowsCache({name: site.load for name, site in sites.items()}, share(task.spec.federation.cohort, len(sites)))
     known = rows.warm()
     if len(known) == len(sites):

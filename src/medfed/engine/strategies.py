@@ -76,6 +76,11 @@ class Strategy:
         known = (*RUN_STEPS, *self.kind.STEPS, *(adaptive.STEPS if self.adaptive is not None else ()))
         return frozenset(step.name for step in known if self._leaves(step))
 
+    @property
+    def measuring(self) -> frozenset[str]:
+        """Names of the steps that sites admit where a finished model is measured, and nothing trained."""
+        return self.steps - {step.name for step in self.kind.STEPS}
+
     def _leaves(self, step: Step[Any, Any]) -> bool:
         if step.releases is Release.SITE:
             return not self.totals_only

@@ -245,17 +245,16 @@ def evaluate_apart(fed: Federation, candidates: Mapping[str, Candidate]) -> dict
     """Each site's own metrics and no total of them; a site that fails stops no other, and says ``no answer``."""
     measured = {}
     for site, candidate in candidates.items():
-        measured[site] = _withheld(candidate.classes)
         try:
-            measured |= fed.ask(own_metrics, {site: candidate}, sites=(site,))
+            measured[site] = fed.ask(own_metrics, candidates, sites=(site,)).get(site, _withheld(candidate.classes))
         except MedFedError:
-            measured[site] = unanswered(measured[site])
+            measured[site] = no_answers(candidate.classes)
     return measured
 
 
-def unanswered(measures: Measures) -> Measures:
+def no_answers(classes: int) -> Measures:
     """The metrics of a site that gave none."""
-    return Measures(tuple(Measure(m.metric, None, 0, reason="no answer") for m in measures.measures))
+    return Measures(tuple(replace(m, reason="no answer") for m in _withheld(classes).measures))
 
 
 def _class_total(fed: Federation, candidates: Mapping[str, Candidate]) -> Measures:

@@ -236,6 +236,22 @@ def roc_panel(traces: tuple[Trace, ...], *, name: str, alt: str) -> Markup:
     return drawn[0]
 
 
+def calibration_panel(trace: Trace, *, name: str, alt: str) -> Markup:
+    """Observed shares over predicted probabilities, a marker each, with the diagonal of a calibrated model."""
+    with _drawing(name, 268.0, alt) as (figure, drawn):
+        axes = figure.add_axes((0.18, 0.14, 0.78, 0.83))
+        _frame(axes)
+        axes.grid(color=GRID, linewidth=0.8)
+        axes.plot((0, 1), (0, 1), color=SOFT, linewidth=0.9, linestyle=(0, (3, 3)))
+        look = trace.stroke
+        y = [float("nan") if value is None else value for value in trace.y]
+        axes.plot(trace.x, y, color=look.colour, linewidth=1.2, marker=look.marker, markersize=5.5)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="predicted probability", ylabel="observed share")
+        axes.set_xticks((0, 0.25, 0.5, 0.75, 1), ("0", "0.25", "0.5", "0.75", "1"))
+        axes.set_yticks((0, 0.25, 0.5, 0.75, 1), ("0", "0.25", "0.5", "0.75", "1"))
+    return drawn[0]
+
+
 def rates_panel(traces: tuple[Trace, ...], *, name: str, alt: str) -> Markup:
     """True against false positive rates, both on logarithmic scales, with the diagonal of a guess."""
     floor = min((x for trace in traces for x in trace.x), default=1e-3)

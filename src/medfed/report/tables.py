@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -118,6 +118,29 @@ def final_metrics(run: RunFolder, split: str) -> Table:
         if site in by_site or site != FEDERATED
     ]
     return Table(split, tuple(metric_name(metric).label for metric in metrics), tuple(rows), notes.listed)
+
+
+def measured_table(
+    title: str,
+    by_site: Mapping[str, Mapping[str, Measure]],
+    counts: Mapping[str, Counts],
+    labels: Mapping[str, str],
+) -> Table:
+    """Metrics by site, as a table; intervals where a site's counts of both classes are known.
+
+    labels: what stands for a name that is no hospital's; such a row is a summary.
+    """
+    metrics, notes, rows = metrics_of(by_site), _Notes(), []
+    for site, measures in by_site.items():
+        bases = {measure.n for measure in measures.values() if measure.value is not None}
+        cells = []
+        for metric in metrics:
+            measure = measures.get(metric, Measure(reason="not measured"))
+            ends = interval(metric, measure, counts.get(site))
+            cells.append(_cell(measure, ends, notes, show_n=len(bases) > 1))
+        n = (count(*bases) if bases else "—") if len(bases) <= 1 else "see cells"
+        rows.append(Row(labels.get(site, site), n, tuple(cells), summary=site in labels))
+    return Table(title, tuple(metric_name(metric).label for metric in metrics), tuple(rows), notes.listed)
 
 
 def _quantile_rows(run: RunFolder, split: str, metrics: Sequence[str]) -> list[Row]:
