@@ -37,6 +37,7 @@ from medfed.data.raw import Unread
 from medfed.engine.assembly import assemble, check_parts
 from medfed.engine.cohort import check_cohort
 from medfed.engine.comparison import Comparison, strategy_tasks
+from medfed.engine.crosssite import compare_across_sites
 from medfed.engine.folder import Origin, RunFolder
 from medfed.engine.hospitals import Hospitals, SiteInput, load_hospitals, missing_files, raw_rows, unread_files
 from medfed.engine.outcome import Outcome
@@ -225,7 +226,7 @@ def compare(
     checked = read_task(task, overrides)
     tasks, root = strategy_tasks(checked), _data_folder(checked, data)
     for each in tasks.values():
-        check_parts(each, tuple(each.spec.sites))
+        check_parts(each, tuple(each.spec.sites if sites is None else sites))
     hospitals = load_hospitals(checked, root, sites)
     folder = Path(output) if output is not None else new_output(checked)
     outcomes: dict[str, Outcome] = {}
@@ -243,6 +244,7 @@ def compare(
             opened = _new_folder(each, root if sites is None else None, place)
         if not opened.finished:
             outcomes[name] = _run(each, hospitals, opened, watcher, time.monotonic())
+    compare_across_sites(checked, hospitals, folder, {name: folder / name for name in tasks}, simulation_key())
     _report(folder)
     return comparison
 

@@ -32,7 +32,9 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluate")
     for name, seed in (("north", 1), ("south", 2), ("east", 4)):
         rows(seed).to_csv(folder / f"{name}.csv", index=False)
-    (folder / "shy.yaml").write_text("tasks: '*'\ntask_types: '*'\nalgorithms: '*'\nsteps: '*'\nreleases: [sum, levels]\n")
+    (folder / "shy.yaml").write_text(
+        "tasks: '*'\ntask_types: '*'\nalgorithms: '*'\nsteps: '*'\nreleases: [sum, levels]\n"
+    )
     medfed.run(task(), data=folder, output=folder / "run")
     return folder
 

@@ -178,7 +178,7 @@ def _check_aggregation(task: TaskFile, kind: type[Algorithm[Any]], sites: int) -
             remedy="choose another strategy, or privacy.aggregation: clear",
         )
     asked = share(federation.cohort, sites)
-    if asked < FEWEST:
+    if sites and asked < FEWEST:  # with none named yet, it is checked when they are known
         raise task.error(
             "privacy",
             "aggregation",

@@ -19,6 +19,7 @@ from medfed.report.history import History
 from medfed.report.records import (
     FEDERATED,
     ComparisonFile,
+    CrossSite,
     Departure,
     Entry,
     Environment,
@@ -171,6 +172,11 @@ def read_comparison(folder: Path) -> Comparison:
             raise RunFolderError("a strategy's folder does not lie in the comparison's", where=str(path))
     runs = {strategy: read_run(folder / name) for strategy, name in folders.items() if (folder / name).is_dir()}
     return Comparison(file.name, file.task_type, file.strategies, folders, runs)
+
+
+def read_cross_site(folder: Path) -> CrossSite | None:
+    """Every model at every site, where a comparison measured that."""
+    return _document(folder / "cross_site.json", CrossSite)
 
 
 def _text(path: Path) -> str | None:

@@ -171,6 +171,23 @@ class Evaluation(Record):
     absences: tuple[SiteAbsence, ...] = ()
 
 
+class CrossSiteRow(Record):
+    """One model at every site. site: whose own it is; empty where there is one for all."""
+
+    strategy: str
+    site: str
+    metrics: dict[str, dict[str, Measure]]
+
+
+class CrossSite(Record):
+    """``cross_site.json``: every site's own model, and those that sites share, on every site's held-out part."""
+
+    split: str
+    external: tuple[str, ...] = ()
+    models: tuple[CrossSiteRow, ...] = ()
+    not_measured: str = ""
+
+
 class Sheet(Record):
     """A site's data sheet."""
 
