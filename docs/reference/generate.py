@@ -129,6 +129,8 @@ TASK_MEANINGS = {
     "evaluation.threshold": "Probability from which class 1 is predicted (two classes).",
     "evaluation.bins": "Bins of the score histogram from which the [federated AUC](metrics.md#the-federated-auc) "
     "comes; `auto`: 200 for two classes, and for more 50 each.",
+    "evaluation.holdout": "Sites that never train ([external validation](../how-to/external-validation.md)). The model "
+    "is measured on all of their rows, as the part `external`, which is in no figure over all sites.",
     "stop.metric": "The metric to watch, federated, on the part measured after each round.",
     "stop.target": "Stop when the metric is at least this good.",
     "stop.patience": "Stop after this many measurements without a better value.",

@@ -37,6 +37,7 @@ from medfed.data.raw import Unread
 from medfed.engine.assembly import assemble, check_parts
 from medfed.engine.cohort import check_cohort
 from medfed.engine.comparison import Comparison, strategy_tasks
+from medfed.engine.crosssite import compare_across_sites
 from medfed.engine.folder import Origin, RunFolder
 from medfed.engine.hospitals import Hospitals, SiteInput, load_hospitals, missing_files, raw_rows, unread_files
 from medfed.engine.outcome import Outcome
@@ -225,7 +226,7 @@ def compare(
     checked = read_task(task, overrides)
     tasks, root = strategy_tasks(checked), _data_folder(checked, data)
     for each in tasks.values():
-        check_parts(each, tuple(each.spec.sites))
+        check_parts(each, tuple(each.spec.sites if sites is None else sites))
     hospitals = load_hospitals(checked, root, sites)
     folder = Path(output) if output is not None else new_output(checked)
     outcomes: dict[str, Outcome] = {}
@@ -243,19 +244,33 @@ def compare(
             opened = _new_folder(each, root if sites is None else None, place)
         if not opened.finished:
             outcomes[name] = _run(each, hospitals, opened, watcher, time.monotonic())
+    compare_across_sites(checked, hospitals, folder, {name: folder / name for name in tasks}, simulation_key())
     _report(folder)
     return comparison
 
 
-def predict(run_folder: FilePath, rows: FilePath | pandas.DataFrame, *, site: str | None = None) -> pandas.DataFrame:
+def predict(
+    run_folder: FilePath,
+    rows: FilePath | pandas.DataFrame,
+    *,
+    site: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> pandas.DataFrame:
     """Score new rows by a finished run's model: the id where there is one, the scores, and the predicted class.
 
-    Rows with a missing feature get no score (unless the task imputes). ``site`` chooses whose model or
-    standardisation, where each site has its own. Raises DataError, RunFolderError, UserError.
+    Rows with a missing feature get no score (unless the task imputes). Of a model of images, ``rows`` is a file, a
+    folder of files or an ``.npz`` archive; each image, or series, is a row with its ``file``, and those that cannot be
+    read have a ``reason``. ``site`` chooses whose model or standardisation, where each site has its own. progress: told
+    how many images are done, and of how many. Raises DataError, RunFolderError, UserError.
     """
     import pandas
 
     model = TrainedModel.load(Path(run_folder), site)
+    if model.encoding.is_array and isinstance(rows, str | os.PathLike):
+        from medfed.engine.scoring import new_images, score_images, score_table
+
+        scored = tuple(score_images(model, new_images(model, Path(rows)), progress or _unwatched))
+        return pandas.DataFrame(score_table(model, scored))
     task = TaskFile(model.task, load_task(Path(run_folder) / "task.yaml").document)
     raw = raw_rows(task, rows, "new data")
     scores, kept = model.predict(raw)
@@ -263,6 +278,35 @@ def predict(run_folder: FilePath, rows: FilePath | pandas.DataFrame, *, site: st
     if model.task.data.id in raw.columns:
         columns = {str(model.task.data.id): raw.columns[str(model.task.data.id)]}
     return pandas.DataFrame(columns | model.columns(scores, kept, raw.rows))
+
+
+def evaluate(
+    run_folder: FilePath,
+    rows: FilePath | pandas.DataFrame | None = None,
+    *,
+    sites: Sequence[str] = (),
+    given: Mapping[str, SiteInput] | None = None,
+    model: str | None = None,
+    output: FilePath | None = None,
+) -> Path:
+    """Measure a finished run's model; writes ``evaluation.json`` and ``report.html`` into a folder, which it returns.
+
+    rows: labelled rows from elsewhere, in the form of the task's data; all of them are used. Without them: the test
+    part of the run's simulated sites, or those named by ``sites``, each through its gate; of a held-out site all rows.
+    given: the sites' rows, where they came from memory. model: whose model or standardisation, where each site has its
+    own. output: a new folder below the run's ``evaluations/`` if not given. Raises DataError, RunFolderError,
+    UserError, Refused, QuorumLost.
+    """
+    from medfed.engine.evaluating import evaluate_rows, evaluate_sites
+    from medfed.report.evaluation_page import write_evaluation
+
+    run, wanted = Path(run_folder), Path(output) if output is not None else None
+    if rows is not None:
+        folder = evaluate_rows(run, rows, model, wanted)
+    else:
+        folder = evaluate_sites(run, sites, given, model, wanted, simulation_key())
+    write_evaluation(folder)
+    return folder
 
 
 def audit(
@@ -295,6 +339,10 @@ def audit(
     write_audit(subject.folder.path, found.pictures if pictures else ())
     _report(subject.folder.path)
     return found.audit
+
+
+def _unwatched(done: int, of: int) -> None:
+    """Show no progress."""
 
 
 def _unseen(attack: Attack, done: int, of: int) -> None:

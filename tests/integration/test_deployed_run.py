@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from medfed import api
 from medfed.core.errors import QuorumLost
 from medfed.engine.deployed.partners import partners
 from medfed.engine.deployed.submission import Wish
+from medfed.spec.loading import TaskFile
+
+HELD_OUT = sorted(SITES)[-1]
 
 
 @pytest.fixture
@@ -83,3 +87,21 @@ def test_without_approval_nothing_is_trained(consortium: Consortium) -> None:
     with pytest.raises(QuorumLost, match="nord: waiting"):
         consortium.conductor(submission, carrier).conduct()
     assert not (submission.folder / "metrics.jsonl").exists()
+
+
+def test_a_held_out_site_approves_and_is_measured_and_gives_nothing_to_the_model(consortium: Consortium) -> None:
+    def held_out(task: TaskFile) -> TaskFile:
+        return api.read_task(task, [f"evaluation.holdout=[{HELD_OUT}]"])
+
+    submission = consortium.submit(held_out(task_over(dict.fromkeys(SITES, "rows"))))
+    consortium.approve(submission.proposal())
+    consortium.conductor(submission, MemoryCarrier(consortium.open_sites())).conduct()
+    simulated = held_out(task_over({site: f"{site}.csv" for site in SITES}))
+    outcome = api.run(simulated, data=consortium.root / "tables", output=consortium.root / "simulated")
+    model = (submission.folder / "model.safetensors").read_bytes()
+    assert weights(model) == weights((outcome.folder.path / "model.safetensors").read_bytes())
+    deployed, expected = (
+        json.loads((folder / "results.json").read_text())["metrics"]
+        for folder in (submission.folder, outcome.folder.path)
+    )
+    assert deployed == expected and set(deployed["external"]) == {HELD_OUT}

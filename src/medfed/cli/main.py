@@ -25,6 +25,7 @@ from medfed.cli import (
     data,
     demo,
     doctor,
+    evaluation,
     ledger,
     prediction,
     running,
@@ -49,6 +50,7 @@ app.command("run")(running.run)
 app.command("compare")(running.compare)
 app.command("train")(training.train)
 app.command("predict")(prediction.predict)
+app.command("evaluate")(evaluation.evaluate)
 app.command("audit")(audit.audit)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")

@@ -134,14 +134,15 @@ class Watchers:
 def round_line(metrics: RoundMetrics, spec: TaskSpec, number: int) -> str:
     """``Epoch 10/50 - Cleveland Loss: 0.215 | Acc: 89.2% - … - Federated Loss: 0.206 | Acc: 89.8%``."""
     shown = ("loss", "accuracy") if spec.task_type == "classification" else ("loss", "rmse")
-    sites = list(dict.fromkeys(row.site for row in metrics.rows))
+    sites = list(dict.fromkeys(row.site for row in metrics.rows if row.split != "external"))
+    outside = dict.fromkeys(row.site for row in metrics.rows if row.split == "external")
     parts = [f"{'Epoch' if spec.federation.counts_epochs else 'Round'} {number}/{spec.federation.total_rounds}"]
     if len(sites) - 1 > _SITES_SHOWN:
         parts.append(f"{len(sites) - 1} sites")
         sites = sites[-1:]
-    for site in sites:
+    for site in (*sites, *outside):
         values = [row for metric in shown for row in metrics.rows if row.site == site and row.measure.metric == metric]
-        title = "Federated" if site == "federated" else site
+        title = "Federated" if site == "federated" else f"(held out) {site}" if site in outside else site
         parts.append(f"{title} {' | '.join(f'{_title(row)}: {_value(row)}' for row in values)}")
     return " - ".join(parts)
 

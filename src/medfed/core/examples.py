@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 
 
 class Split(enum.StrEnum):
-    """The part of a site's patients that a step reads; a patient is in one part only."""
+    """The part of a site's patients that a step reads; a patient is in one part only.
+
+    A site that is held out of training has one part, ``external``, with all of its rows.
+    """
 
     TRAIN = "train"
     VALIDATION = "validation"
     TEST = "test"
+    EXTERNAL = "external"
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,8 @@ Every step reaches the site's rows as ``site.resource(SiteTable)``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfed.core.disclosure import releasable
-from medfed.core.errors import DataError, Refused
+from medfed.core.errors import DataError, MedFedError, Refused
 from medfed.core.examples import Split
 from medfed.core.messages import Message, adds
 from medfed.core.protocols import Federation, SiteContext
@@ -166,7 +167,8 @@ def adopt(site: SiteContext, message: Encoding) -> Adopted:
     if message.is_array:
         _check_shape(site, _images(site, message))
     site.keep(fit_to(message, table) if message.standardize == "site" else message)
-    for split in dict.fromkeys((Split.TRAIN, Split(site.resource(TaskSpec).monitored_split))):
+    read = (Split.TRAIN, Split(site.resource(TaskSpec).monitored_split))
+    for split in dict.fromkeys(table.parts if Split.EXTERNAL in table.parts else read):
         site.examples(split)
     return Adopted(1)
 
@@ -216,6 +218,16 @@ def describe_sites(fed: Federation) -> Iterator[tuple[str, DataSheet]]:
 def adopt_encoding(fed: Federation, encoding: Encoding) -> None:
     """Give every site the encoding by which it turns its rows into examples."""
     fed.sum(adopt, encoding)
+
+
+def offer_encoding(fed: Federation, encoding: Encoding, sites: Sequence[str]) -> tuple[str, ...]:
+    """Give these sites the encoding, each by itself; those that adopted it. One that cannot stops no other."""
+    adopted = []
+    for site in sites:
+        with contextlib.suppress(MedFedError):  # the conversation tells of it
+            fed.sum(adopt, encoding, sites=(site,))
+            adopted.append(site)
+    return tuple(adopted)
 
 
 def fit_encoding(fed: Federation, encoding: Encoding, data: DataSpec) -> Encoding:

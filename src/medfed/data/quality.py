@@ -64,7 +64,7 @@ def data_sheet(table: SiteTable, classes: tuple[str, ...], minimum: int) -> Data
         named = objects([name if name in classes else OTHER for name in table.targets])
         table = replace(table, targets=named)
     whole, found = table.tally(), table.findings
-    splits = shown({split.value: table.tally(split) for split in Split}, minimum)
+    splits = shown({split.value: table.tally(split) for split in table.parts}, minimum)
     by_split = {s: _class_counts(table, classes, s, splits[s], minimum) for s in splits if classes}
     missing = {name: shown_share(tally, found.read, minimum) for name, tally in found.missing.items()}
     return DataSheet(
@@ -134,7 +134,7 @@ def _class_warnings(table: SiteTable, classes: tuple[str, ...], minimum: int) ->
     if len(known) > 1 and max(known) > _IMBALANCE * min(known):
         found.append(f"classes are unbalanced beyond 1:{_IMBALANCE}")
     if len(present) > 1:
-        for split in Split:
+        for split in table.parts:
             in_split = table.class_tallies(classes, split)
             lacking = [name for name in present if in_split[name].rows == 0]
             if lacking and table.rows(split):

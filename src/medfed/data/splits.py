@@ -19,6 +19,9 @@ SplitCodes: TypeAlias = NDArray[np.int8]
 
 SPLITS = tuple(Split)
 
+DRAWN = (Split.TRAIN, Split.VALIDATION, Split.TEST)
+"""The parts of a site that takes part in training."""
+
 
 def assign_splits(ids: Sequence[str], classes: Sequence[str] | None, splits: Splits, seed: int) -> SplitCodes:
     """The split of each row, by its patient's id.

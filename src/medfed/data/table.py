@@ -33,7 +33,7 @@ from medfed.data.kinds import Kind, Texts, objects
 from medfed.data.labels import declared_classes, typed_targets
 from medfed.data.patients import in_several_splits, patients_of_rows, repeated_rows
 from medfed.data.raw import RawTable
-from medfed.data.splits import SPLITS, SplitCodes, assign_splits
+from medfed.data.splits import DRAWN, SPLITS, SplitCodes, assign_splits
 from medfed.spec.task import DataSpec, Label
 
 _ARRAY_HEADER = sys.getsizeof(np.empty(0))
@@ -87,6 +87,11 @@ class SiteTable:
     def tally(self, split: Split | None = None) -> Tally:
         """Rows and patients of a split."""
         return self._tallies[split]
+
+    @property
+    def parts(self) -> tuple[Split, ...]:
+        """The splits that the table's rows may be in."""
+        return (Split.EXTERNAL,) if self.rows(Split.EXTERNAL) else DRAWN
 
     def rows(self, split: Split | None = None) -> int:
         """The number of rows of a split."""
@@ -238,6 +243,11 @@ def _missing(table: SiteTable, kept: NDArray[np.bool_]) -> dict[str, NDArray[np.
     return missing
 
 
+def held_out(table: SiteTable) -> SiteTable:
+    """The table of a site that is held out of training: all of its rows are ``external``."""
+    return replace(table, split=np.full(len(table.ids), SPLITS.index(Split.EXTERNAL), dtype=np.int8))
+
+
 def merge_tables(name: str, tables: Sequence[SiteTable]) -> SiteTable:
     """One site of all sites' rows, for the pooled baseline; patients stay apart, and keep their split.
 
@@ -300,7 +310,7 @@ def given_splits(values: Texts, column: str, place: Place) -> SplitCodes:
     return codes
 
 
-_CODE = {split.value: index for index, split in enumerate(SPLITS)}
+_CODE = {split.value: SPLITS.index(split) for split in DRAWN}
 
 
 def _drawn_splits(table: SiteTable, data: DataSpec, seed: int) -> SplitCodes:

@@ -16,7 +16,7 @@ from medfed.engine.mechanisms import sums_of
 from medfed.engine.private import check_private
 from medfed.engine.process import Process
 from medfed.engine.simulation import COORDINATOR, Simulation
-from medfed.engine.strategies import POOLED, Strategy, resolve_strategy
+from medfed.engine.strategies import POOLED, Strategy, apart, resolve_strategy
 from medfed.evaluate.evaluation import FEDERATED
 from medfed.govern.keys import SigningKey
 from medfed.govern.ledger import LedgerFolder
@@ -25,6 +25,7 @@ from medfed.privacy.extra import require_he
 from medfed.spec.canonical import task_digest
 from medfed.spec.loading import TaskFile
 from medfed.spec.policy import Policy
+from medfed.spec.task import TaskSpec
 
 RESERVED = (POOLED, COORDINATOR, FEDERATED)
 """Names that no hospital may have, since they stand for something else in ledgers and metrics."""
@@ -60,6 +61,19 @@ def check_parts(task: TaskFile, sites: tuple[str, ...]) -> Strategy:
     return strategy
 
 
+def _check_holdout(task: TaskSpec, sites: tuple[str, ...], *, trains: bool) -> None:
+    """Raise UserError where a held-out name is no site's, or no site is left to train."""
+    if not trains:
+        return
+    if unknown := sorted({*task.evaluation.holdout} - {*sites}):
+        raise UserError(
+            f"evaluation.holdout names {unknown[0]!r}, and no site is called that",
+            remedy=f"write some of: {', '.join(sites)}",
+        )
+    if {*sites} <= {*task.evaluation.holdout}:
+        raise UserError("every site is held out, and none is left to train", remedy="leave one out of holdout")
+
+
 @dataclass(frozen=True)
 class Assembly:
     """A run ready to start or to go on: its process, and the simulated parties behind it."""
@@ -68,25 +82,33 @@ class Assembly:
     simulation: Simulation
 
 
-def assemble(task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: SigningKey) -> Assembly:
-    """Put a simulation together in a folder. Raises what :func:`check_parts` raises."""
+def assemble(
+    task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: SigningKey, *, trains: bool = True
+) -> Assembly:
+    """Put a simulation together in a folder. Raises what :func:`check_parts` raises.
+
+    trains: whether sites admit the algorithm's own steps, and not those alone that measure a model.
+    """
     import torch  # noqa: F401 - before processes are forked, which share it
 
-    spec, names = task.spec, tuple(sorted(hospitals.sites))
-    strategy = check_parts(task, names)
+    spec, everyone = task.spec, tuple(sorted(hospitals.sites))
+    _check_holdout(spec, everyone, trains=trains)
+    names, external = apart(everyone, spec.evaluation.holdout)
+    strategy = check_parts(task, everyone)
     cohort = share(spec.federation.cohort, len(names))
-    blocks = plan_blocks(spec, names, cohort)
+    blocks = plan_blocks(spec, names, cohort) if names else []
     workers = workers_for(spec, len(blocks))
     policies = {name: site.policy for name, site in hospitals.sites.items()}
     if any(POOLED in lane.trainers for lane in strategy.lanes):
         hospitals.rows.add(POOLED, lambda: merge_tables(POOLED, [hospitals.rows.get(name).table for name in names]))
         policies[POOLED] = Policy.permissive()
         blocks.append((POOLED,))
+    blocks += [(site,) for site in external]
     consortium = Consortium(
         run=run,
         task=spec,
         digest=task_digest(spec),
-        steps=strategy.steps,
+        steps=strategy.steps if trains else strategy.measuring,
         folder=folder,
         ledgers=LedgerFolder.open(folder / "ledger", key, durable=False),
         rows=hospitals.rows,
@@ -105,4 +127,4 @@ def assemble(task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: 
         sums_of(spec, len(names), consortium.public_identities),
         spec.privacy.totals_only,
     )
-    return Assembly(Process(spec, strategy, federation, consortium.networks), simulation)
+    return Assembly(Process(spec, strategy, federation, consortium.networks, external), simulation)

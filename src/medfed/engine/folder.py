@@ -19,6 +19,7 @@ from medfed.core.errors import CodecError, RunFolderError
 from medfed.core.files import write_atomically
 from medfed.core.messages import Message
 from medfed.engine.process import RoundMetrics, Row, RunState
+from medfed.metrics.measure import Measure, Measures
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,18 @@ def _line(row: Row) -> dict[str, Any]:
 
 def measured(row: Row) -> dict[str, Any]:
     """A measure as JSON: ``n`` is null where the measure is withheld; error and reason only where there is one."""
-    measure = row.measure
+    return fields_of(row.measure)
+
+
+def by_metric(measures: Measures) -> dict[str, dict[str, Any]]:
+    """Measures as JSON, by metric, in the form of ``results.json``."""
+    return {
+        measure.metric: {k: v for k, v in fields_of(measure).items() if k != "metric"} for measure in measures.measures
+    }
+
+
+def fields_of(measure: Measure) -> dict[str, Any]:
+    """A measure as JSON, as :func:`measured`."""
     fields = {"metric": measure.metric, "value": measure.value, "n": measure.n if measure.n else None}
     if measure.error is not None:
         fields["error"] = measure.error

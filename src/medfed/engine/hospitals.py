@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,14 +18,14 @@ from medfed.data.frames import raw_from_frame
 from medfed.data.images.loading import check_share, tried
 from medfed.data.images.tables import IMAGE
 from medfed.data.raw import RawTable, Unread
-from medfed.data.table import SiteTable, load_table
+from medfed.data.table import SiteTable, held_out, load_table
 from medfed.engine.federation import share
 from medfed.engine.repeated_patients import repeated_patients
 from medfed.engine.rows import RowsCache
 from medfed.engine.simulation import SimulatedSite
 from medfed.spec.loading import TaskFile, load_policy
 from medfed.spec.policy import Policy
-from medfed.spec.task import BASELINES, Partition, SiteEntry
+from medfed.spec.task import BASELINES, Partition, SiteEntry, TaskSpec
 
 if TYPE_CHECKING:
     import pandas
@@ -51,13 +51,22 @@ class Hospitals:
     known: dict[str, int]
 
 
-def load_hospitals(task: TaskFile, data: Path, given: Mapping[str, SiteInput] | None = None) -> Hospitals:
+def load_hospitals(
+    task: TaskFile,
+    data: Path,
+    given: Mapping[str, SiteInput] | None = None,
+    *,
+    only: Sequence[str] = (),
+) -> Hospitals:
     """The sites from ``given``, else as the task names them, else one folder each below ``data``.
 
-    Rows are loaded and checked here, unless there are so many that they are loaded when needed. Raises DataError or
-    TaskError naming site, file and column.
+    only: some of them, if not all. Rows are loaded and checked here, unless there are so many that they are loaded when
+    needed. Raises DataError or TaskError naming site, file and column, UserError for a name that no site has.
     """
     sites = _sites(task, data, given)
+    if unknown := [name for name in only if name not in sites]:
+        raise UserError(f"no site is called {unknown[0]!r}", remedy=f"known: {', '.join(sites)}")
+    sites = {name: site for name, site in sites.items() if not only or name in only}
     rows = RowsCache({name: site.load for name, site in sites.items()}, share(task.spec.federation.cohort, len(sites)))
     known = rows.warm()
     if len(known) == len(sites):
@@ -129,7 +138,7 @@ class _Whole:
 
     def table(self, site: str) -> SiteTable:
         spec = self.task.spec
-        return load_table(spec.data, spec.task_type, site, self._parts[site], spec.seed)
+        return _apart(spec, load_table(spec.data, spec.task_type, site, self._parts[site], spec.seed))
 
 
 def missing_files(task: TaskFile, data: Path) -> list[TaskError]:
@@ -216,8 +225,13 @@ def _table(task: TaskFile, site: str, rows: SiteInput) -> SiteTable:
     if isinstance(rows, tuple):
         rows = _arrays(rows, site)
     if isinstance(rows, ArrayData):
-        return load_arrays(spec.data, spec.task_type, site, rows, spec.seed)
-    return load_table(spec.data, spec.task_type, site, raw_rows(task, rows, site), spec.seed)
+        return _apart(spec, load_arrays(spec.data, spec.task_type, site, rows, spec.seed))
+    return _apart(spec, load_table(spec.data, spec.task_type, site, raw_rows(task, rows, site), spec.seed))
+
+
+def _apart(spec: TaskSpec, table: SiteTable) -> SiteTable:
+    """The table, all of its rows external where the task holds its site out."""
+    return held_out(table) if table.site in spec.evaluation.holdout else table
 
 
 def _folders(task: TaskFile, data: Path) -> dict[str, SiteEntry]:

@@ -127,10 +127,16 @@ def write_outcome(
     """
     with simulation.timings[Phase.AGGREGATE]:
         metrics = {Split(split): process.measure(state, Split(split)) for split in process.task.measured_splits}
+        if process.measures_external:
+            metrics[Split.EXTERNAL] = process.measure_external(state)
     final_split = Split.TEST if Split.TEST in metrics else Split(process.task.monitored_split)
     with simulation.timings[Phase.AGGREGATE]:
         appraised = process.appraise(state, final_split)
         metrics[final_split] = _with_appraised(metrics[final_split], final_split, appraised)
+        if process.measures_external:
+            outside = process.appraise_external(state)
+            metrics[Split.EXTERNAL] = _with_appraised(metrics[Split.EXTERNAL], Split.EXTERNAL, outside)
+            appraised |= outside
         rows, sheets = _sheets(process, state)
     simulation.close("complete")
     timings = _timings(simulation.spent(), clock)

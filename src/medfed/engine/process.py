@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import chain
 
 import numpy as np
 
@@ -17,14 +18,14 @@ from medfed.core.examples import Split
 from medfed.core.messages import Counts, Message, Vector
 from medfed.core.protocols import Algorithm
 from medfed.data.encoding import Encoding
-from medfed.data.prepare import adopt_encoding, agreed_columns, describe_sites, fit_encoding
+from medfed.data.prepare import adopt_encoding, agreed_columns, describe_sites, fit_encoding, offer_encoding
 from medfed.data.quality import DataSheet
 from medfed.engine.federation import Absence, SiteFederation
 from medfed.engine.finetuning import Finished, fine_tune
 from medfed.engine.stopping import Progress, stop_reason
 from medfed.engine.strategies import Lane, Strategy
-from medfed.evaluate.appraisal import Appraisal, appraise
-from medfed.evaluate.evaluation import FEDERATED, Candidate, evaluate, own_metrics
+from medfed.evaluate.appraisal import Appraisal, appraise, appraise_apart
+from medfed.evaluate.evaluation import FEDERATED, Candidate, evaluate, evaluate_apart, own_metrics
 from medfed.metrics.measure import Measure, Measures
 from medfed.models.catalogue import NetworkCache
 from medfed.models.local_layers import local_elements
@@ -99,12 +100,17 @@ class RoundMetrics:
 
 @dataclass(frozen=True)
 class Process:
-    """A task over a federation of the hospitals, ready to run."""
+    """A task over a federation of the hospitals, ready to run.
+
+    external: sites that are held out. They are told how rows become numbers and asked for their metrics, and nothing of
+    theirs reaches the federation's.
+    """
 
     task: TaskSpec
     strategy: Strategy
     federation: SiteFederation
     networks: NetworkCache
+    external: tuple[str, ...] = ()
 
     def initialize(self) -> RunState:
         """Prepare the sites' data and give every lane its initial model. The state before the first round."""
@@ -121,6 +127,8 @@ class Process:
                 adopt_encoding(self.federation.restricted(sites), encoding)
             weights = initial(input_shape(encoding, self.task.model), len(encoding.classes))
             lanes.append(LaneState(encoding, self._algorithm(weights).initialize(trainers)))
+        if self.measures_external:
+            offer_encoding(self.federation, lanes[0].encoding, self.external)
         return RunState(0, tuple(lanes), self._versions(), Progress(), self._absences(()), "")
 
     def sheets(self, state: RunState) -> dict[str, DataSheet]:
@@ -130,7 +138,8 @@ class Process:
     def each_sheet(self, state: RunState) -> Iterator[tuple[str, DataSheet]]:
         """:meth:`sheets` as they come, one at a time."""
         self._revisit(state)
-        return describe_sites(self.federation)
+        outside = self.federation.restricted(self.external)
+        return chain(describe_sites(self.federation), describe_sites(outside) if self.external else ())
 
     def next(self, state: RunState) -> tuple[RunState, RoundMetrics]:
         """One round of every lane that is not done, and the metrics after it. Raises QuorumLost, Refused."""
@@ -142,6 +151,8 @@ class Process:
         due = done or limit or number % self.task.evaluation.every == 0
         split = Split(self.task.monitored_split)
         metrics = self._measure(lanes, split, number, self.federation.cohort()) if due else RoundMetrics(number, ())
+        if due and self.measures_external:
+            metrics = replace(metrics, rows=metrics.rows + self._measure_external(lanes, number))
         progress = state.progress.after(metrics.value(self.task.stop.metric or ""), self.task.stop)
         reason = stop_reason(progress, self.task.stop, done=done, limit=limit)
         if reason and self.strategy.fine_tunes:
@@ -166,6 +177,22 @@ class Process:
         classes = len(state.lanes[0].encoding.classes)
         candidates = self._candidates(state.lanes, split, self.federation.sites)
         return appraise(self.federation, candidates, self.task, classes, own=len(candidates) <= OWN_METRICS)
+
+    @property
+    def measures_external(self) -> bool:
+        """Whether there are held-out sites, and one model to be measured at them; each site's own is not."""
+        return bool(self.external) and len(self.strategy.lanes) == 1
+
+    def measure_external(self, state: RunState) -> RoundMetrics:
+        """The metrics of a state's model on all rows of each held-out site; of those sites together, none."""
+        self._revisit(state)
+        rows = self._measure_external(state.lanes, state.round)
+        return RoundMetrics(state.round, rows, tuple(self.federation.conversation.absences))
+
+    def appraise_external(self, state: RunState) -> dict[str, Appraisal]:
+        """The final appraisal of a state's model by each held-out site that releases one; none for regression."""
+        self._revisit(state)
+        return appraise_apart(self.federation, dict.fromkeys(self.external, self._external_candidate(state.lanes)))
 
     def weights(self, state: RunState) -> dict[str, Vector]:
         """Each lane's model as a flat vector, by the lane's name."""
@@ -232,6 +259,15 @@ class Process:
         for site in failed:
             measured[site] = Measures(tuple(replace(m, reason="no answer") for m in measured[site].measures))
         return RoundMetrics(number, tuple(_rows(number, split, measured)))
+
+    def _measure_external(self, lanes: tuple[LaneState, ...], number: int) -> tuple[Row, ...]:
+        candidate = self._external_candidate(lanes)
+        measured = evaluate_apart(self.federation, dict.fromkeys(self.external, candidate))
+        return tuple(_rows(number, Split.EXTERNAL, measured))
+
+    def _external_candidate(self, lanes: tuple[LaneState, ...]) -> Candidate:
+        _, encoding, weights = next(self._models(lanes))
+        return Candidate(weights, Split.EXTERNAL, len(encoding.classes))
 
     def _begin(self, state: RunState, number: int) -> None:
         self.federation.conversation.begin_round(number, state.versions.by_site())

@@ -123,7 +123,7 @@ class RowsCache:
 
 def _loaded(site: str, source: Callable[[], SiteTable]) -> SiteTable:
     table = source()
-    if table.rows(Split.TRAIN) == 0:
+    if table.rows(Split.TRAIN) == table.rows(Split.EXTERNAL) == 0:
         raise DataError(
             "there are no training rows", where=site, remedy="leave the site out, or raise data.split.train"
         )

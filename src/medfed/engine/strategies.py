@@ -79,6 +79,11 @@ class Strategy:
         known += finetuning.STEPS if self.fine_tunes else ()
         return frozenset(step.name for step in known if self._leaves(step))
 
+    @property
+    def measuring(self) -> frozenset[str]:
+        """Names of the steps that sites admit where a finished model is measured, and nothing trained."""
+        return self.steps - {step.name for step in self.kind.STEPS}
+
     def _leaves(self, step: Step[Any, Any]) -> bool:
         if step.releases is Release.SITE:
             return not self.totals_only
@@ -86,12 +91,17 @@ class Strategy:
         return not (self.noisy and bare)
 
 
+def apart(sites: Sequence[str], holdout: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(the sites that train, those that are held out), each sorted."""
+    return tuple(sorted({*sites} - {*holdout})), tuple(sorted({*sites} & {*holdout}))
+
+
 def resolve_strategy(task: TaskFile, sites: Sequence[str]) -> Strategy:
-    """The task's strategy over these sites.
+    """The task's strategy over these sites, without those that it holds out.
 
     Raises TaskError, located in the file, for an unknown name or option, or a value the algorithm refuses.
     """
-    plugin, names = task.spec.federation.strategy, tuple(sorted(sites))
+    plugin, (names, _) = task.spec.federation.strategy, apart(sites, task.spec.evaluation.holdout)
     if plugin.name in BASELINES:
         kind: type[Algorithm[Any]] = ALGORITHMS.get("fedavg")
         known: list[str] = []
@@ -173,7 +183,7 @@ def _check_aggregation(task: TaskFile, kind: type[Algorithm[Any]], sites: int) -
             remedy="choose another strategy, or privacy.aggregation: clear",
         )
     asked = share(federation.cohort, sites)
-    if asked < FEWEST:
+    if sites and asked < FEWEST:  # with none named yet, it is checked when they are known
         raise task.error(
             "privacy",
             "aggregation",

@@ -68,32 +68,13 @@ class TrainedModel:
 
         Raises RunFolderError where the folder holds no such model, UserError where a site has to be named.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
         task = load_task(folder / "task.yaml").spec
-        models = sorted(path.name for path in (folder / "models").glob("*/")) if (folder / "models").is_dir() else []
+        models = _own_models(folder)
         if models and site not in models:
             raise UserError("each site has its own model here", remedy=f"add --site, one of: {', '.join(models)}")
-        place = folder / "models" / str(site) if models else folder
-        try:
-            encoding = decode((place / "encoding.bin").read_bytes(), Encoding)
-            tensors = load((place / "model.safetensors").read_bytes())
-        except OSError as error:
-            raise RunFolderError(
-                "there is no trained model in this folder",
-                where=str(folder),
-                remedy=f"finish the run first: medfed run --resume {folder}",
-            ) from error
-        except (CodecError, SafetensorError) as error:
-            raise _damaged(place) from error
+        encoding, network = _read(task, folder, folder / "models" / str(site) if models else folder)
         if not encoding.fitted:
             encoding = _encoding_of_site(folder, site)
-        network = _network(task, encoding)
-        try:
-            network.module.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise _damaged(place) from error
         if site is None and task.federation.keeps_layers and (folder / "results.json").exists():  # not at a site itself
             raise UserError("each site has layers of its own here", remedy=f"add --site, one of: {_known(folder)}")
         if site is not None and not models:
@@ -136,6 +117,62 @@ def as_the_site_uses_it(task: TaskSpec, memory: SiteMemory, encoding: bytes, mod
     tensors = {name: tensor.contiguous().clone() for name, tensor in network.module.state_dict().items()}
     found: bytes = save(tensors)
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class KeptModel:
+    """A finished run's model as sites take it: how rows become numbers, which each site may still have to fill in.
+
+    name: the site whose own it is; empty where there is one for all.
+    """
+
+    name: str
+    encoding: Encoding
+    weights: Vector
+
+
+def kept_models(folder: Path) -> tuple[KeptModel, ...]:
+    """Every model of a finished run: that of all sites, where there is one, then each site's own.
+
+    Raises RunFolderError where the folder holds none, or one is damaged.
+    """
+    task, own = load_task(folder / "task.yaml").spec, _own_models(folder)
+    places = {name: folder / "models" / name for name in own}
+    if not own or (folder / "model.safetensors").is_file():
+        places = {"": folder} | places
+    found = []
+    for name, place in places.items():
+        encoding, network = _read(task, folder, place)
+        found.append(KeptModel(name, encoding, network.vector()))
+    return tuple(found)
+
+
+def _own_models(folder: Path) -> list[str]:
+    """The sites that have a model of their own."""
+    return sorted(path.name for path in (folder / "models").glob("*/")) if (folder / "models").is_dir() else []
+
+
+def _read(task: TaskSpec, folder: Path, place: Path) -> tuple[Encoding, Network]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        encoding = decode((place / "encoding.bin").read_bytes(), Encoding)
+        tensors = load((place / "model.safetensors").read_bytes())
+    except OSError as error:
+        raise RunFolderError(
+            "there is no trained model in this folder",
+            where=str(folder),
+            remedy=f"finish the run first: medfed run --resume {folder}",
+        ) from error
+    except (CodecError, SafetensorError) as error:
+        raise _damaged(place) from error
+    network = _network(task, encoding)
+    try:
+        network.module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise _damaged(place) from error
+    return encoding, network
 
 
 def _damaged(place: Path) -> RunFolderError:

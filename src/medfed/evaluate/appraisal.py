@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfed.core.disclosure import WITHHELD, releasable, suppress_cells
-from medfed.core.errors import Refused
+from medfed.core.errors import MedFedError, Refused
 from medfed.core.examples import Predictions
 from medfed.core.messages import Counts, Message, adds
 from medfed.core.protocols import Federation, SiteContext
@@ -142,6 +142,15 @@ def appraise(
         total = fed.sum(class_sums, candidates, sites=sites)
         shown[FEDERATED] = _of_total(total, task, _worth(fed, candidates, task))
     return dict(sorted(shown.items()))
+
+
+def appraise_apart(fed: Federation, candidates: Mapping[str, Candidate]) -> dict[str, Appraisal]:
+    """Each site's own appraisal and none of them together; a site that fails stops no other, and has none."""
+    shown: dict[str, Appraisal] = {}
+    for site, candidate in candidates.items():
+        with suppress(MedFedError):
+            shown |= fed.ask(own_appraisal, candidates, sites=(site,)) if candidate.classes else {}
+    return shown
 
 
 def _worth(fed: Federation, candidates: Mapping[str, Candidate], task: TaskSpec) -> float | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from medfed.core.disclosure import WITHHELD, releasable
-from medfed.core.errors import Refused
+from medfed.core.errors import DataError, MedFedError, Refused
 from medfed.core.examples import Predictions, Split
 from medfed.core.messages import Message, Vector
 from medfed.core.protocols import Federation, GradientTransform, SiteContext, SiteStack, Trained
@@ -150,10 +150,15 @@ def shows_curve(site: SiteContext, message: Candidate) -> bool:
 
 
 def check_classes(sites: Sequence[SiteContext], message: Candidate) -> None:
-    """Raise Refused where the message says another number of classes than a site knows itself."""
+    """Raise Refused where the message says another number of classes than a site knows itself.
+
+    Raises DataError where a site knows none: its rows could not be prepared.
+    """
     for site in sites:
         encoding = site.recall(Encoding)
-        if encoding is None or len(encoding.classes) != message.classes:
+        if encoding is None:
+            raise DataError("the site's data are not prepared: no encoding was adopted", where=site.site)
+        if len(encoding.classes) != message.classes:
             raise Refused("the message names another number of classes than the task has here")
 
 
@@ -202,6 +207,22 @@ def evaluate(
     except Refused:
         total = withheld
     return {**{site: measured.get(site, withheld) for site in sites if own}, FEDERATED: total}
+
+
+def evaluate_apart(fed: Federation, candidates: Mapping[str, Candidate]) -> dict[str, Measures]:
+    """Each site's own metrics and no total of them; a site that fails stops no other, and says ``no answer``."""
+    measured = {}
+    for site, candidate in candidates.items():
+        try:
+            measured[site] = fed.ask(own_metrics, candidates, sites=(site,)).get(site, _withheld(candidate.classes))
+        except MedFedError:
+            measured[site] = no_answers(candidate.classes)
+    return measured
+
+
+def no_answers(classes: int) -> Measures:
+    """The metrics of a site that gave none."""
+    return Measures(tuple(replace(m, reason="no answer") for m in _withheld(classes).measures))
 
 
 def _class_total(fed: Federation, candidates: Mapping[str, Candidate]) -> Measures:

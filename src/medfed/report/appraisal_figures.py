@@ -8,9 +8,9 @@ from markupsafe import Markup
 
 from medfed.core.disclosure import WITHHELD
 from medfed.report.canvas import Stroke, Trace, matrix_panel, roc_panel, unit_panel
-from medfed.report.figures import Panel, Panels, site_legend, site_looks
+from medfed.report.figures import Legend, Panel, Panels, site_legend, site_looks
 from medfed.report.finals import shown_sites
-from medfed.report.folder import RunFolder
+from medfed.report.folder import EXTERNAL, RunFolder
 from medfed.report.records import FEDERATED, PrecisionRecall, SiteAppraisal
 from medfed.report.words import count, listed, number
 
@@ -20,13 +20,14 @@ MOST_CLASSES = 10
 
 def curves(run: RunFolder) -> Panels | None:
     """A panel each of the ROC, precision-recall and calibration curves that there are; ``None`` without any."""
-    looks = site_looks(shown_sites(run))
+    looks = site_looks((*shown_sites(run), *run.external))
     drawn = (_roc(run, looks), _precision_recall(run, looks), _calibration(run, looks))
     panels = [panel for panel, _ in filter(None, drawn)]
     if not panels:
         return None
     parties = {party for _, known in filter(None, drawn) for party in known}
-    return Panels(site_legend(run, looks, parties), tuple(panels))
+    outside = tuple(Legend(f"{site} (held out)", looks[site]) for site in run.external if site in parties)
+    return Panels((*site_legend(run, looks, parties), *outside), tuple(panels))
 
 
 def _roc(run: RunFolder, looks: Mapping[str, Stroke]) -> tuple[Panel, list[str]] | None:
@@ -86,6 +87,7 @@ def _calibration(run: RunFolder, looks: Mapping[str, Stroke]) -> tuple[Panel, li
 
 def _error(run: RunFolder, party: str) -> float | None:
     split = run.results.appraisal.split if run.results else ""
+    split = EXTERNAL if party in run.external else split
     measure = run.metrics.get(split, {}).get(party, {}).get("ece")
     return measure.value if measure else None
 
@@ -95,7 +97,7 @@ def confusions(run: RunFolder) -> tuple[Panel, ...]:
     classes = run.results.classes if run.results else ()
     if len(classes) > MOST_CLASSES:
         return ()
-    parties = {FEDERATED: run.everyone} | {site: site for site in shown_sites(run)}
+    parties = {FEDERATED: run.everyone} | {site: site for site in (*shown_sites(run), *run.external)}
     appraised = _appraised(run)
     known = {party: appraised[party].confusion for party in parties if party in appraised}
     return tuple(

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from medfed.report.canvas import Stroke, stroke
+from medfed.report.cross_site import CrossTable, cross_table
 from medfed.report.figures import ForestSeries, Legend, Panels, forest, strategy_curves
 from medfed.report.findings import monitored
 from medfed.report.folder import Comparison
 from medfed.report.ranking import compared_metrics, compared_sites, compared_split, comparison_lede, displayed_sites
-from medfed.report.records import FEDERATED
+from medfed.report.records import FEDERATED, CrossSite
 from medfed.report.tables import EVERYONE, SiteLeft, Table, final_measures, side_by_side, what_left
 from medfed.report.words import by_importance, strategy_name
 
@@ -32,10 +33,12 @@ class ComparePage:
     left: dict[str, dict[str, SiteLeft]]
     hidden: int
     links: dict[str, str]
+    cross: CrossTable | None = None
+    cross_reason: str = ""
 
 
-def compare_page(comparison: Comparison) -> ComparePage:
-    """Gather what a comparison's report shows."""
+def compare_page(comparison: Comparison, cross: CrossSite | None = None) -> ComparePage:
+    """Gather what a comparison's report shows. cross: every model at every site, where that was measured."""
     split, sites, shown = compared_split(comparison), compared_sites(comparison), displayed_sites(comparison)
     metrics = compared_metrics(comparison, split) if split else ()
     looks = {s: stroke(i) for i, s in enumerate(comparison.strategies) if s in comparison.runs}
@@ -49,6 +52,8 @@ def compare_page(comparison: Comparison) -> ComparePage:
         left=_left(comparison, {*sites} - {*shown}),
         hidden=len(sites) - len(shown),
         links={s: f"{quote(comparison.folders[s])}/report.html" for s in comparison.runs},
+        cross=cross_table(cross) if cross else None,
+        cross_reason=cross.not_measured if cross else "",
     )
 
 

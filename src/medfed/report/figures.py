@@ -23,7 +23,7 @@ from medfed.report.canvas import (
     value_limits,
 )
 from medfed.report.finals import is_crowd, shown_sites
-from medfed.report.folder import RunFolder
+from medfed.report.folder import EXTERNAL, RunFolder
 from medfed.report.history import History, Series
 from medfed.report.records import FEDERATED, Measure
 from medfed.report.words import metric_name, number, plural
@@ -175,7 +175,7 @@ def site_curves(run: RunFolder, metric: str) -> Panels | None:
 def _facet_splits(history: History, metric: str) -> tuple[str, ...]:
     """The first held-out split that has the metric, and the training split if it has it too."""
     having = {split for (split, _site, name), series in history.series.items() if name == metric and series.ends}
-    held_out = [split for split in history.splits if split in having and split != "train"]
+    held_out = [split for split in history.splits if split in having and split not in ("train", EXTERNAL)]
     return (*held_out[:1], *(["train"] if "train" in having else []))
 
 

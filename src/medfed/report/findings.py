@@ -203,7 +203,7 @@ def data_overview(run: RunFolder) -> str:
 
 def warnings(run: RunFolder) -> tuple[str, ...]:
     """The data sheets' warnings, hospital by hospital; for a crowd, how many hospitals have each."""
-    sheets = {site: sheet for site in run.sites if (sheet := (run.sheets or {}).get(site))}
+    sheets = {site: sheet for site in (*run.sites, *run.external) if (sheet := (run.sheets or {}).get(site))}
     if not is_crowd(run):
         return tuple(f"{site}: {warning}" for site, sheet in sheets.items() for warning in sheet.warnings)
     counted = Counter(warning for sheet in sheets.values() for warning in set(sheet.warnings))

@@ -19,6 +19,7 @@ from medfed.report.history import History
 from medfed.report.records import (
     FEDERATED,
     ComparisonFile,
+    CrossSite,
     Departure,
     Entry,
     Environment,
@@ -35,6 +36,8 @@ T = TypeVar("T", bound=BaseModel)
 _HEADS = ".heads.jsonl"
 _PARTIES = (FEDERATED, "pooled", "coordinator")
 """Names in the files that are no hospital's."""
+EXTERNAL = "external"
+"""The split that is all rows of a held-out site."""
 ALONE = ("local", "pooled")
 """The baselines: strategies that do not federate."""
 _REMEDY = "restore the file, or write it again with: medfed run --resume DIR"
@@ -90,9 +93,16 @@ class RunFolder:
 
     @cached_property
     def sites(self) -> tuple[str, ...]:
-        """Every site that a file names, in the task's order where there are results."""
+        """Every site that a file names and that trained, in the task's order where there are results."""
         named = [*(self.results.rows if self.results else ()), *self.history.sites, *(self.sheets or ())]
-        return tuple(site for site in dict.fromkeys(named) if site not in _PARTIES)
+        return tuple(site for site in dict.fromkeys(named) if site not in (*_PARTIES, *self.external))
+
+    @cached_property
+    def external(self) -> tuple[str, ...]:
+        """The sites that were held out of training."""
+        if self.task is not None:
+            return self.task.evaluation.holdout
+        return tuple(self.metrics.get(EXTERNAL, ()))
 
     @property
     def strategy(self) -> str:
@@ -162,6 +172,11 @@ def read_comparison(folder: Path) -> Comparison:
             raise RunFolderError("a strategy's folder does not lie in the comparison's", where=str(path))
     runs = {strategy: read_run(folder / name) for strategy, name in folders.items() if (folder / name).is_dir()}
     return Comparison(file.name, file.task_type, file.strategies, folders, runs)
+
+
+def read_cross_site(folder: Path) -> CrossSite | None:
+    """Every model at every site, where a comparison measured that."""
+    return _document(folder / "cross_site.json", CrossSite)
 
 
 def _text(path: Path) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medfed.core.files import write_atomically
 from medfed.report.compare_page import compare_page
-from medfed.report.folder import RunFolder, is_comparison, read_comparison, read_run
+from medfed.report.folder import RunFolder, is_comparison, read_comparison, read_cross_site, read_run
 from medfed.report.rendering import templates
 from medfed.report.run_page import run_page
 
@@ -22,7 +22,7 @@ def write_report(folder: Path) -> Path:
     comparison = read_comparison(folder)
     for strategy in comparison.runs:
         write_report(folder / comparison.folders[strategy])
-    html = templates().get_template("compare.html.j2").render(page=compare_page(comparison))
+    html = templates().get_template("compare.html.j2").render(page=compare_page(comparison, read_cross_site(folder)))
     return _written(folder, html)
 
 

@@ -164,6 +164,61 @@ class Results(Record):
     timings: Timings | None = None
 
 
+class CalibrationPoint(Record):
+    """Rows of about the same score: the mean score, the share of class 1 among them, and how many."""
+
+    predicted: float
+    observed: float
+    n: int
+
+
+class SiteAbsence(Record):
+    """A site that did not answer as asked, and why."""
+
+    site: str
+    sentence: str
+
+
+class Evaluation(Record):
+    """``evaluation.json``: a finished run's model on other rows. in_training: what the run reached on its own."""
+
+    medfed: str
+    run: str
+    name: str
+    task_type: str
+    strategy: str
+    classes: tuple[str, ...] = ()
+    data: str
+    split: str
+    model: str = ""
+    policies: dict[str, str] = {}
+    metrics: dict[str, dict[str, Measure]]
+    in_training: dict[str, Measure] = {}
+    counts: dict[str, dict[str, int]] = {}
+    left_out: dict[str, int] = {}
+    roc: dict[str, Roc] = {}
+    confusion: tuple[tuple[int, ...], ...] = ()
+    calibration: tuple[CalibrationPoint, ...] = ()
+    absences: tuple[SiteAbsence, ...] = ()
+
+
+class CrossSiteRow(Record):
+    """One model at every site. site: whose own it is; empty where there is one for all."""
+
+    strategy: str
+    site: str
+    metrics: dict[str, dict[str, Measure]]
+
+
+class CrossSite(Record):
+    """``cross_site.json``: every site's own model, and those that sites share, on every site's held-out part."""
+
+    split: str
+    external: tuple[str, ...] = ()
+    models: tuple[CrossSiteRow, ...] = ()
+    not_measured: str = ""
+
+
 class Sheet(Record):
     """A site's data sheet."""
 

@@ -25,6 +25,7 @@ def templates() -> Environment:
         "plural": words.plural,
         "duration": words.duration,
         "listed": words.listed,
+        "capitalize_first": words.capital,
         "strategy": words.strategy_name,
         "metric": lambda metric: words.metric_name(metric).label,
         "md": words.markdown,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
 from medfed.core.disclosure import WITHHELD
 from medfed.report.finals import FIVE, final_values, five_numbers, is_crowd, metrics_of, shown_sites
-from medfed.report.folder import Alike, Comparison, Ledger, RunFolder
+from medfed.report.folder import EXTERNAL, Alike, Comparison, Ledger, RunFolder
 from medfed.report.intervals import Counts, interval
 from medfed.report.records import FEDERATED, Measure
 from medfed.report.words import bound, count, metric_name, number, size
@@ -109,16 +109,42 @@ def final_measures(
 
 
 def final_metrics(run: RunFolder, split: str) -> Table:
-    """One split's final metrics, a row per site shown and the federated one last; for a crowd, its quantiles first."""
-    by_site = run.metrics[split]
+    """One split's final metrics, a row per site shown and the federated one last; for a crowd, its quantiles first.
+
+    Held-out sites have a table of their own.
+    """
+    by_site, outside = run.metrics[split], split == EXTERNAL
     metrics, notes = metrics_of(by_site), _Notes()
-    rows = _quantile_rows(run, split, metrics) if is_crowd(run) else []
+    rows = _quantile_rows(run, split, metrics) if is_crowd(run) and not outside else []
     rows += [
         _metric_row(run, split, site, metrics, notes)
-        for site in (*shown_sites(run), FEDERATED)
+        for site in (run.external if outside else (*shown_sites(run), FEDERATED))
         if site in by_site or site != FEDERATED
     ]
     return Table(split, tuple(metric_name(metric).label for metric in metrics), tuple(rows), notes.listed)
+
+
+def measured_table(
+    title: str,
+    by_site: Mapping[str, Mapping[str, Measure]],
+    counts: Mapping[str, Counts],
+    labels: Mapping[str, str],
+) -> Table:
+    """Metrics by site, as a table; intervals where a site's counts of both classes are known.
+
+    labels: what stands for a name that is no hospital's; such a row is a summary.
+    """
+    metrics, notes, rows = metrics_of(by_site), _Notes(), []
+    for site, measures in by_site.items():
+        bases = {measure.n for measure in measures.values() if measure.value is not None}
+        cells = []
+        for metric in metrics:
+            measure = measures.get(metric, Measure(reason="not measured"))
+            ends = interval(metric, measure, counts.get(site))
+            cells.append(_cell(measure, ends, notes, show_n=len(bases) > 1))
+        n = (count(*bases) if bases else "—") if len(bases) <= 1 else "see cells"
+        rows.append(Row(labels.get(site, site), n, tuple(cells), summary=site in labels))
+    return Table(title, tuple(metric_name(metric).label for metric in metrics), tuple(rows), notes.listed)
 
 
 def _quantile_rows(run: RunFolder, split: str, metrics: Sequence[str]) -> list[Row]:

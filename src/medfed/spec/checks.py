@@ -25,7 +25,8 @@ METRICS = {
 def check_task(spec: TaskSpec) -> Iterator[Problem]:
     """Every disagreement in a task."""
     yield from _lengths(spec.federation, ("federation",))
-    yield from _attendance(spec.federation, ("federation",), len(spec.sites))
+    yield from _attendance(spec.federation, ("federation",), len({*spec.sites} - {*spec.evaluation.holdout}))
+    yield from _holdout(spec)
     yield from _splits(spec.data.split)
     yield from _stop(spec)
     if spec.federation.compression.changes and spec.privacy.hides_parts:
@@ -79,6 +80,29 @@ def _attendance(federation: FederationSpec, at: Keys, sites: int) -> Iterator[Pr
             (*at, "quorum"),
             f"`quorum` asks for {quorum} replies, but a round asks only the {cohort} sites of its `cohort`",
             f"write at most {cohort}",
+        )
+
+
+def _holdout(spec: TaskSpec) -> Iterator[Problem]:
+    """A site that never trains has to be one of several, releases figures of its own, and lends its rows to no mean."""
+    holdout, at = spec.evaluation.holdout, ("evaluation", "holdout")
+    if not holdout:
+        return
+    if spec.sites and (unknown := [site for site in holdout if site not in spec.sites]):
+        yield Problem(at, f"no site is called `{unknown[0]}`", f"write some of: {', '.join(spec.sites)}")
+    if spec.sites and {*spec.sites} <= {*holdout}:
+        yield Problem(at, "every site is held out, and none is left to train", "leave one out of `holdout`")
+    if spec.data.standardize == "site":
+        yield Problem(
+            at,
+            "a site that is held out has no training rows to standardise by",
+            "write `data: {standardize: federated}`, by which it takes over the mean of those that train",
+        )
+    if spec.privacy.totals_only:
+        yield Problem(
+            at,
+            "a held-out site's metrics are figures of its own, and the task promises that only totals leave a site",
+            "leave out `holdout`, and evaluate there afterwards; or `privacy: {aggregation: clear}` without `release`",
         )
 
 

@@ -213,13 +213,15 @@ class Partition(Section):
 class Evaluation(Section):
     """What is measured, how often, and to which resolution the federated AUC is formed.
 
-    bins: ``auto`` is 200 for two classes and 50 for more, of which each has a histogram that every site sends.
+    bins: ``auto`` is 200 for two classes and 50 for more, of which each has a histogram that every site sends. holdout:
+    sites that never train; the model is measured on all of their rows, apart from the other sites' figures.
     """
 
     every: Annotated[int, Field(ge=1)] = 1
     split: Literal["train", "validation", "test"] | None = None
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     bins: Annotated[int, Field(ge=10, le=100_000)] | Literal["auto"] = "auto"
+    holdout: tuple[Name, ...] = ()
 
     def bins_for(self, classes: int) -> int:
         """The bins of each histogram where there are so many classes."""

@@ -7,12 +7,12 @@ import pytest
 from tests.unit.data.image_files import grey, write_picture
 
 from medfed.core.errors import DataError, TaskError
-from medfed.core.examples import Split
 from medfed.data.connectors import CONNECTORS
 from medfed.data.division import divided
 from medfed.data.encoding import encode, new_encoding
 from medfed.data.kinds import Kind
 from medfed.data.quality import data_sheet
+from medfed.data.splits import DRAWN
 from medfed.data.table import load_table
 from medfed.spec.task import DataSpec, Partition
 
@@ -158,7 +158,7 @@ def test_an_archive_in_medmnists_form(tmp_path):
     path = write_archive(tmp_path / "a.npz", {"train": 6, "val": 3, "test": 4})
     data = spec("npz", label={"column": "label", "classes": [0, 1]}, split={"column": "split"})
     table = load(path, data)
-    assert [table.rows(split) for split in Split] == [6, 3, 4]
+    assert [table.rows(split) for split in DRAWN] == [6, 3, 4]
     np.testing.assert_array_equal(table.columns["image"][0, 0], grey(500))
 
 

@@ -9,6 +9,7 @@ from medfed.core.errors import DataError, MedFedError
 from medfed.core.examples import Split
 from medfed.data.kinds import Kind, level, objects, sort_levels
 from medfed.data.raw import RawTable
+from medfed.data.splits import DRAWN
 from medfed.data.table import load_table, merge_tables
 from medfed.spec.task import DataSpec
 
@@ -135,7 +136,7 @@ def test_the_rows_of_a_patient_stay_in_one_split():
 
 def test_a_column_may_say_the_split():
     loaded = table({"a": "1 2 3", "y": "0 1 0", "part": "test Train validation"}, split={"column": "part"})
-    assert [loaded.rows(s) for s in Split] == [1, 1, 1]
+    assert [loaded.rows(s) for s in DRAWN] == [1, 1, 1]
     assert loaded.select(Split.TEST).columns["a"].tolist() == [1.0]
     assert "part" not in loaded.columns
 
@@ -232,7 +233,7 @@ def test_merged_tables_keep_patients_apart_and_in_their_split():
     )
     pooled = merge_tables("pooled", [one, two])
     assert pooled.ids.tolist() == ["A:p", "A:q", "B:p", "B:r"]
-    assert [pooled.patients(s) for s in Split] == [1, 0, 3]
+    assert [pooled.patients(s) for s in DRAWN] == [1, 0, 3]
     assert pooled.findings.read.rows == 4
 
 

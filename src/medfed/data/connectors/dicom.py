@@ -14,10 +14,9 @@ stands in it: ``patient`` (if absent), ``study``, ``series``, ``file`` or ``name
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,14 +70,10 @@ def read_dicom(path: Path, data: DataSpec, where: str) -> RawTable:
     volumes = text_option(options, "read", where, ("images", "volumes")) == "volumes"
     by = text_option(options, "by", where, _BY) or "patient"
     key = text_option(options, "key", where) or by
-    table, window = text_option(options, "table", where), _window(options.get("window"), where)
+    table, window = text_option(options, "table", where), stated_window(data, where)
     where = f"{where} ({path.name})"
     guard, unread = Guard(), list[Unread]()
-    try:
-        found = list(_described(guard, path, unread, where))
-    finally:
-        guard.close()
-    rows = list(_volumes(guard, found, path, window, unread) if volumes else _images(guard, found, path, window))
+    rows = _rows(guard, files_below(path, where), path, unread, window, volumes=volumes)
     if not rows and not unread:
         raise DataError("the folder holds no image", where=where, remedy="name the folder of DICOM or NIfTI files")
     columns = {
@@ -100,9 +95,41 @@ def read_dicom(path: Path, data: DataSpec, where: str) -> RawTable:
 CONNECTOR = read_dicom
 
 
-def _described(guard: Guard, folder: Path, unread: list[Unread], where: str) -> Iterator[Slice]:
+def found_pictures(files: Iterable[Path], folder: Path, window: Window | None, *, volumes: bool) -> Pictures:
+    """The images of files below a folder, of any kind that can be decoded, named by their paths below it."""
+    guard, unread = Guard(), list[Unread]()
+    rows = _rows(guard, files, folder, unread, window, volumes=volumes)
+    return Pictures(tuple(row.picture for row in rows), tuple(unread), guard.close)
+
+
+def stated_window(data: DataSpec, where: str) -> Window | None:
+    """The window that the connector's options state. Raises TaskError for one that is none."""
+    value = data.connector.options.get("window")
+    if value is None:
+        return None
+    if value == "file":
+        return Window()
+    if isinstance(value, list | tuple) and len(value) == 2 and all(type(number) in (int, float) for number in value):
+        center, width = map(float, value)
+        if np.isfinite([center, width]).all() and width >= 1:
+            return Window(center, width)
+    raise TaskError("window has to be `file`, or center and width", where=where, remedy="window: [40, 400]")
+
+
+def _rows(
+    guard: Guard, files: Iterable[Path], folder: Path, unread: list[Unread], window: Window | None, *, volumes: bool
+) -> list[_Row]:
+    """A row for each image, or each volume; files that give none go to ``unread``."""
+    try:
+        found = list(_described(guard, files, folder, unread))
+    finally:
+        guard.close()
+    return list(_volumes(guard, found, folder, window, unread) if volumes else _images(guard, found, folder, window))
+
+
+def _described(guard: Guard, files: Iterable[Path], folder: Path, unread: list[Unread]) -> Iterator[Slice]:
     """The files that say they hold an image; what does not goes to ``unread``."""
-    for file in files_below(folder, where):
+    for file in files:
         if file.suffix.lower() in _NO_IMAGES:
             continue
         try:
@@ -150,15 +177,3 @@ def _bare(name: str) -> str:
         if last.lower().endswith(end):
             return last[: -len(end)]
     return last
-
-
-def _window(value: Any, where: str) -> Window | None:
-    if value is None:
-        return None
-    if value == "file":
-        return Window()
-    if isinstance(value, list | tuple) and len(value) == 2 and all(type(number) in (int, float) for number in value):
-        center, width = map(float, value)
-        if np.isfinite([center, width]).all() and width >= 1:
-            return Window(center, width)
-    raise TaskError("window has to be `file`, or center and width", where=where, remedy="window: [40, 400]")

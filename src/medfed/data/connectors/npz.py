@@ -59,13 +59,7 @@ def read_npz(path: Path, data: DataSpec, where: str) -> RawTable:
         )
     where = f"{where} ({path.name})"
     arrays = _arrays(path, where)
-    parts = {prefix: part for prefix, part in _PARTS.items() if f"{prefix}images" in arrays}
-    if not parts and "images" not in arrays:
-        raise DataError(
-            "the archive holds no images",
-            where=where,
-            remedy="call the arrays images and labels, or train_images, train_labels, val_images, …",
-        )
+    parts = _parts(arrays, where)
     columns: dict[str, list[str | None]] = {"label": []}
     pictures: list[ArrayPicture] = []
     for prefix in parts or {"": ""}:
@@ -83,6 +77,25 @@ def read_npz(path: Path, data: DataSpec, where: str) -> RawTable:
 
 
 CONNECTOR = read_npz
+
+
+def archive_pictures(path: Path, where: str) -> tuple[ArrayPicture, ...]:
+    """The archive's images alone, for which nobody need have given labels. Raises DataError."""
+    where = f"{where} ({path.name})"
+    arrays = _arrays(path, where)
+    return tuple(each for prefix in _parts(arrays, where) or {"": ""} for each in _pictures(arrays, prefix, where))
+
+
+def _parts(arrays: dict[str, NDArray[Any]], where: str) -> dict[str, str]:
+    """The split of each prefix that the arrays of images have; empty where the archive has one plain array."""
+    parts = {prefix: part for prefix, part in _PARTS.items() if f"{prefix}images" in arrays}
+    if not parts and "images" not in arrays:
+        raise DataError(
+            "the archive holds no images",
+            where=where,
+            remedy="call the arrays images and labels, or train_images, train_labels, val_images, …",
+        )
+    return parts
 
 
 def _arrays(path: Path, where: str) -> dict[str, NDArray[Any]]:

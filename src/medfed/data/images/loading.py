@@ -48,7 +48,7 @@ def load_pictures(pictures: Pictures, images: ImageSpec, where: str) -> Loaded:
         for index, picture in enumerate(pictures.each):
             try:
                 digest = picture.digest()
-                image = _prepared(picture, digest, preparation, cache, where)
+                image = prepared(picture, digest, preparation, cache, where)
             except Unreadable as error:
                 unread.append(Unread(picture.name, error.reason))
                 continue
@@ -95,9 +95,10 @@ def check_share(unread: Sequence[Unread], read: int, allowed: float, where: str)
     )
 
 
-def _prepared(
+def prepared(
     picture: Picture, digest: bytes, preparation: Preparation, cache: ImageCache, where: str
 ) -> NDArray[np.float32]:
+    """One image after its own transforms, from the cache or anew. Raises Unreadable, DataError."""
     image = cache.get(digest)
     if image is None:
         image = preparation(picture.pixels(), where)

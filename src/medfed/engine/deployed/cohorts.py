@@ -10,7 +10,7 @@ from medfed.core.errors import DataError
 from medfed.core.files import write_atomically
 from medfed.data.images.loading import tried
 from medfed.data.raw import Unread
-from medfed.data.table import SiteTable, load_table
+from medfed.data.table import SiteTable, held_out, load_table
 from medfed.engine.cohort import KEY_BYTES, digest_of_rows
 from medfed.engine.deployed.folders import SiteFolder
 from medfed.engine.hospitals import read_raw
@@ -55,7 +55,8 @@ def table_of(folder: SiteFolder, settings: SiteFile, task: TaskFile) -> SiteTabl
     data = spec.data.model_copy(update=_declared(dataset, task, folder.site))
     described = TaskFile(spec.model_copy(update={"data": data}), task.document)
     raw = read_raw(described, dataset_path(folder.path, name, dataset), folder.site)
-    return load_table(data, spec.task_type, folder.site, raw, spec.seed)
+    table = load_table(data, spec.task_type, folder.site, raw, spec.seed)
+    return held_out(table) if folder.site in spec.evaluation.holdout else table
 
 
 def dataset_of(folder: SiteFolder, settings: SiteFile, task: TaskFile) -> Dataset:

@@ -26,7 +26,7 @@ from medfed.engine.mechanisms import sums_of
 from medfed.engine.process import Process, RoundMetrics, RunState
 from medfed.engine.run import run as run_rounds
 from medfed.engine.simulation import COORDINATOR, Simulation, attached
-from medfed.engine.strategies import resolve_strategy
+from medfed.engine.strategies import apart, resolve_strategy
 from medfed.govern.approvals import Status
 from medfed.govern.entries import OpenedEntry
 from medfed.govern.ledger import LedgerFolder
@@ -86,13 +86,14 @@ class Conductor:
             return
         if members is None:
             members = tuple(site for site in sites if standing.get(site) == Status.APPROVED)
-            needed = share(task.spec.federation.quorum, len(sites))
-            if len(members) < needed:
+            training, _ = apart(sites, task.spec.evaluation.holdout)
+            needed, approved = share(task.spec.federation.quorum, len(training)), {*training} & {*members}
+            if len(approved) < needed:
                 for unattested in self._attests.refused.values():
                     raise unattested
                 told = "; ".join(f"{site}: {standing.get(site, 'no answer')}" for site in sites)
                 raise QuorumLost(
-                    f"{len(members)} of the {needed} sites that the quorum asks for have approved ({told})",
+                    f"{len(approved)} of the {needed} sites that the quorum asks for have approved ({told})",
                     remedy="talk with the stewards, then: medfed submit --resume RUN",
                 )
             self.submission.freeze_members(members)
@@ -179,15 +180,16 @@ class Conductor:
             )
             parties.told.extend(_told_before(self.submission))
             strategy = resolve_strategy(task, members)
+            trainers, external = apart(members, spec.evaluation.holdout)
             federation = SiteFederation(
                 Conversation(parties, run, proposal.digest),
-                members,
+                trainers,
                 spec.federation,
                 spec.seed,
                 sums_of(spec, len(spec.sites), keys),
                 spec.privacy.totals_only,
             )
-            process = Process(spec, strategy, federation, NetworkCache(spec.model, spec.seed))
+            process = Process(spec, strategy, federation, NetworkCache(spec.model, spec.seed), external)
             policies = dict.fromkeys(members, "its own")
             simulation = Simulation(run, parties, ledger, ledgers, policies, timings, simulated=False)
             undo.enter_context(attached(simulation))

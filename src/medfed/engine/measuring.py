@@ -1,0 +1,130 @@
+"""Finished models measured: at sites through their gates, or on labelled rows that are at hand."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from medfed.core.errors import Refused
+from medfed.core.examples import Split
+from medfed.data.encoding import encode
+from medfed.data.prepare import adopt_encoding, offer_encoding
+from medfed.data.raw import RawTable
+from medfed.data.table import held_out, load_table
+from medfed.engine.assembly import Assembly
+from medfed.engine.federation import Absence
+from medfed.engine.simulation import attached
+from medfed.engine.trained import KeptModel, TrainedModel
+from medfed.evaluate.appraisal import appraise_apart
+from medfed.evaluate.evaluation import (
+    Candidate,
+    class_sums,
+    evaluate,
+    evaluate_apart,
+    no_answers,
+)
+from medfed.evaluate.pictures import Pictured, pictured
+from medfed.metrics import classification, regression
+from medfed.metrics.measure import Measures
+from medfed.models.training import predict
+from medfed.spec.task import Splits, TaskSpec
+
+_BINS = 1000
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one model reached, by site, and ``federated`` where there is a total; ROC curves; pictures of the total.
+
+    classes: rows by class, by site, where it is known. left_out: rows that could not be used, by reason.
+    """
+
+    measures: dict[str, Measures]
+    curves: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
+    total: Pictured | None = None
+    absences: tuple[Absence, ...] = ()
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+def final_split(task: TaskSpec) -> Split:
+    """The part of each training site that no model has seen: test, where it has a share."""
+    return Split.TEST if "test" in task.measured_splits else Split(task.monitored_split)
+
+
+def measure_at_sites(assembly: Assembly, model: KeptModel) -> Measured:
+    """One model at all sites of an assembly: each site's own metrics, and the total's; held-out sites' apart.
+
+    Every figure is a release of its site. Raises QuorumLost, Refused, DataError.
+    """
+    process, simulation = assembly.process, assembly.simulation
+    fed, classes = process.federation, len(model.encoding.classes)
+    with attached(simulation):
+        fed.conversation.begin_round(0, {})
+        candidate = Candidate(model.weights, final_split(process.task), classes)
+        candidates, measures, total = dict.fromkeys(fed.sites, candidate), dict[str, Measures](), None
+        if fed.sites:
+            adopt_encoding(fed, model.encoding)
+            measures = evaluate(fed, candidates, recentre=process.task.privacy.release is None)
+            with contextlib.suppress(Refused):
+                total = pictured(fed.sum(class_sums, candidates)) if classes else None
+        if process.external:
+            outside = Candidate(model.weights, Split.EXTERNAL, classes)
+            offer_encoding(fed, model.encoding, process.external)
+            measures |= evaluate_apart(fed, dict.fromkeys(process.external, outside))
+            candidates |= dict.fromkeys(process.external, outside)
+        shown = appraise_apart(fed, candidates) if classes == 2 and not fed.totals_only else {}
+        simulation.sign_heads(0)
+        absences = tuple(fed.conversation.absences)
+        simulation.close("complete")
+    curves = {site: (each.roc.x.tolist(), each.roc.y.tolist()) for site, each in shown.items() if len(each.roc.x)}
+    return Measured(measures, curves, total, absences)
+
+
+def measure_apart(assembly: Assembly, models: Sequence[KeptModel]) -> list[dict[str, Measures]]:
+    """Each model at each site of an assembly, held-out ones included: that site's own metrics, as it releases them.
+
+    A site that a model does not fit, or that fails, says ``no answer``.
+    """
+    process, simulation = assembly.process, assembly.simulation
+    fed, split, found = process.federation, final_split(process.task), []
+    sites = (*fed.sites, *process.external)
+    with attached(simulation):
+        fed.conversation.begin_round(0, {})
+        for model in models:
+            adopted = offer_encoding(fed, model.encoding, sites)
+            classes = len(model.encoding.classes)
+            within, outside = (Candidate(model.weights, part, classes) for part in (split, Split.EXTERNAL))
+            asked = {site: outside if site in process.external else within for site in adopted}
+            found.append(dict.fromkeys(sites, no_answers(classes)) | evaluate_apart(fed, asked))
+        simulation.sign_heads(0)
+        simulation.close("complete")
+    return found
+
+
+def measure_rows(model: TrainedModel, raw: RawTable, name: str) -> Measured:
+    """A model on labelled rows in the form of the task's data, all of them. Raises DataError as loading a table does.
+
+    They are prepared as a site's rows are: a level that no training row had counts as the reference level.
+    """
+    data = model.task.data
+    known = data.id if data.id in raw.columns else None
+    table = load_table(data.model_copy(update={"split": Splits(), "id": known}), model.task.task_type, name, raw)
+    examples = encode(held_out(table), model.encoding, Split.EXTERNAL)
+    predictions, classes = predict(model.network, examples, model.task.task_type), len(model.encoding.classes)
+    left_out = {
+        "without a label": table.findings.unlabelled.rows,
+        "without a feature": table.findings.incomplete.rows,
+        "unreadable": table.findings.unreadable.rows,
+    }
+    about: dict[str, Any] = {"left_out": {reason: n for reason, n in left_out.items() if n}}
+    if not classes:
+        return Measured({name: regression.measure_many([predictions])[0]}, **about)
+    threshold = model.task.evaluation.threshold
+    total = pictured(classification.classification_sums(predictions, classes, threshold, _BINS))
+    counts = dict(zip(model.encoding.classes, map(sum, total.confusion), strict=True))
+    curves = {name: total.roc} if total.roc else {}
+    measures = {name: classification.measure(predictions, classes, threshold)}
+    return Measured(measures, curves, total, (), {name: counts}, **about)
