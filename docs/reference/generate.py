@@ -32,6 +32,18 @@ TASK_MEANINGS = {
     "model.input_size": "The shape of one input without the batch. Needed only for sites given as arrays of more than "
     "two dimensions; tables tell it themselves.",
     "model.num_classes": "The number of classes. Checked against `data.label`; rarely needed.",
+    "model.pretrained.path": "Begins with the weights of this safetensors file, a path below the task file's folder; "
+    "with `sha256`. The text alone stands for `path`. See [transfer learning](../how-to/transfer-learning.md).",
+    "model.pretrained.run": "In place of `path`: begins with the model of this finished run, whose encoding of rows is "
+    "kept. The same as `medfed run --from`.",
+    "model.pretrained.sha256": "The SHA-256 of the weights' file, in hexadecimal; required with `path`. It is part of "
+    "the task's digest.",
+    "model.pretrained.head": "`new`: the last layer starts afresh, as for other classes. `kept`: its weights are "
+    "taken too.",
+    "model.pretrained.fresh": "Other layers that start afresh, named as in `freeze`.",
+    "model.pretrained.parent": "The id of the earlier run; MedFed fills it in.",
+    "model.freeze": "Layers that are neither trained nor sent: names of the network's modules, which take in all below "
+    "them, or patterns such as `layer*`. Their running statistics stay as they are.",
     "federation.strategy.name": "`fedavg`, `fedprox`, `scaffold`, `fedadam`, or a baseline: `local`, `pooled`. Further "
     "keys are the strategy's options: see [below](#strategies).",
     "federation.epochs": "Rounds of one local epoch each. Not together with the next three.",

@@ -13,9 +13,11 @@ from medfed.engine.federation import Conversation, SiteFederation, share
 from medfed.engine.hospitals import Hospitals
 from medfed.engine.host import Consortium
 from medfed.engine.mechanisms import sums_of
+from medfed.engine.partial import check_freeze
 from medfed.engine.private import check_private
 from medfed.engine.process import Process
 from medfed.engine.simulation import COORDINATOR, Simulation
+from medfed.engine.start import Start
 from medfed.engine.strategies import POOLED, Strategy, resolve_strategy
 from medfed.evaluate.evaluation import FEDERATED
 from medfed.govern.keys import SigningKey
@@ -52,6 +54,7 @@ def check_parts(task: TaskFile, sites: tuple[str, ...]) -> Strategy:
         if error.where or error.code == "extra":
             raise
         raise task.error("model", cause=error.cause, remedy=error.remedy) from error
+    check_freeze(task)
     check_private(task)
     if spec.federation.compression.zstd:
         require_zstd()
@@ -68,8 +71,13 @@ class Assembly:
     simulation: Simulation
 
 
-def assemble(task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: SigningKey) -> Assembly:
-    """Put a simulation together in a folder. Raises what :func:`check_parts` raises."""
+def assemble(
+    task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: SigningKey, start: Start | None = None
+) -> Assembly:
+    """Put a simulation together in a folder. Raises what :func:`check_parts` raises.
+
+    start: the weights that it begins from, where they are not the folder's own.
+    """
     import torch  # noqa: F401 - before processes are forked, which share it
 
     spec, names = task.spec, tuple(sorted(hospitals.sites))
@@ -105,4 +113,5 @@ def assemble(task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: 
         sums_of(spec, len(names), consortium.public_identities),
         spec.privacy.totals_only,
     )
-    return Assembly(Process(spec, strategy, federation, consortium.networks), simulation)
+    begins = start or Start.of(folder, spec)
+    return Assembly(Process(spec, strategy, federation, consortium.networks, begins), simulation)

@@ -20,11 +20,15 @@ from medfed.data.encoding import Encoding
 from medfed.data.prepare import adopt_encoding, agreed_columns, describe_sites, fit_encoding
 from medfed.data.quality import DataSheet
 from medfed.engine.federation import Absence, SiteFederation
+from medfed.engine.partial import give_elements
+from medfed.engine.start import Start
 from medfed.engine.stopping import Progress, stop_reason
 from medfed.engine.strategies import Lane, Strategy
 from medfed.evaluate.evaluation import FEDERATED, Candidate, Curve, curves, evaluate, own_metrics
 from medfed.metrics.measure import Measure, Measures
 from medfed.models.catalogue import NetworkCache
+from medfed.models.elements import EVERYTHING, Elements
+from medfed.models.layers import frozen_elements
 from medfed.spec.task import ModelSpec, TaskSpec
 
 _NOTHING: Vector = np.empty(0, np.float32)
@@ -35,10 +39,11 @@ OWN_METRICS = 50
 
 @dataclass(frozen=True, eq=False)
 class LaneState(Message, wire="run.lane_state"):
-    """One lane: how its rows become numbers, and its algorithm's state."""
+    """One lane: how its rows become numbers, its algorithm's state, and which of the network's elements that is of."""
 
     encoding: Encoding
     algorithm: Message
+    elements: Elements = EVERYTHING
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +101,13 @@ class RoundMetrics:
 
 @dataclass(frozen=True)
 class Process:
-    """A task over a federation of the hospitals, ready to run."""
+    """A task over a federation of the hospitals, ready to run. start: the weights that it begins from, if any."""
 
     task: TaskSpec
     strategy: Strategy
     federation: SiteFederation
     networks: NetworkCache
+    start: Start | None = None
 
     def initialize(self) -> RunState:
         """Prepare the sites' data and give every lane its initial model. The state before the first round."""
@@ -109,15 +115,18 @@ class Process:
         data = self.task.data
         agreed = agreed_columns(self.federation, data, self.task.task_type)
         check_classes(len(agreed.classes), self.task)
-        initial = cache(self._initial_weights)  # many lanes, hardly ever different inputs
+        continued = self.start.encoding(agreed) if self.start is not None else None
+        initial = cache(self._initial)  # many lanes, hardly ever different inputs
         lanes = []
         for lane in self.strategy.lanes:
             trainers = self.federation.restricted(lane.trainers)
-            encoding = fit_encoding(trainers, agreed, data)
+            encoding = continued or fit_encoding(trainers, agreed, data)
+            weights, elements = initial(input_shape(encoding, self.task.model), len(encoding.classes))
             for sites in dict.fromkeys((lane.trainers, lane.serves)):
                 adopt_encoding(self.federation.restricted(sites), encoding)
-            weights = initial(input_shape(encoding, self.task.model), len(encoding.classes))
-            lanes.append(LaneState(encoding, self._algorithm(weights).initialize(trainers)))
+                if not elements.everything:
+                    give_elements(self.federation.restricted(sites), elements)
+            lanes.append(LaneState(encoding, self._algorithm(weights).initialize(trainers), elements))
         return RunState(0, tuple(lanes), self._versions(), Progress(), self._absences(()), "")
 
     def sheets(self, state: RunState) -> dict[str, DataSheet]:
@@ -163,25 +172,31 @@ class Process:
         return curves(self.federation, candidates, classes, own=len(candidates) <= OWN_METRICS)
 
     def weights(self, state: RunState) -> dict[str, Vector]:
-        """Each lane's model as a flat vector, by the lane's name."""
-        return {lane.name: weights for lane, _, weights in self._models(state.lanes)}
+        """Each lane's model as a flat vector, the elements that are not trained included, by the lane's name."""
+        models = zip(self._models(state.lanes), state.lanes, strict=True)
+        return {lane.name: kept.elements.whole(weights) for (lane, _, weights), kept in models}
 
     def _advance(self, lane: Lane, kept: LaneState) -> LaneState:
         algorithm = self._algorithm()
         if algorithm.done(kept.algorithm):
             return kept
         trainers = self.federation.restricted(lane.trainers)
-        return LaneState(kept.encoding, algorithm.round(trainers, kept.algorithm))
+        return replace(kept, algorithm=algorithm.round(trainers, kept.algorithm))
 
-    def _initial_weights(self, shape: tuple[int, ...], classes: int) -> Vector:
+    def _initial(self, shape: tuple[int, ...], classes: int) -> tuple[Vector, Elements]:
+        """The trained elements of the first model, and which they are."""
         network = self.networks.fresh(shape, classes)
+        if self.start is not None:
+            self.start.apply(network)
+        elements = frozen_elements(network, self.task.model.freeze)
+        network.restrict(elements)
         if network.has_statistics and not self.strategy.kind.AVERAGES:
             strategy, model = self.task.federation.strategy.name, self.task.model.name
             raise UserError(
                 f"{strategy} cannot aggregate the running statistics (batch normalisation) of {model}",
                 remedy="choose a strategy that averages: fedavg, fedprox or scaffold",
             )
-        return network.vector()
+        return network.vector(), elements
 
     def _algorithm(self, initial: Vector = _NOTHING) -> Algorithm[Message]:
         """The lanes' algorithm; once there is a state, it needs the initial weights no more."""

@@ -24,6 +24,7 @@ from medfed.engine.private import check_trainable, private_gradients
 from medfed.engine.rows import weights_digest
 from medfed.engine.wholesite import ClipNorm, protected_update
 from medfed.models.batches import Position
+from medfed.models.elements import EVERYTHING, Elements
 from medfed.models.loss import local_loss
 from medfed.models.network import Network
 from medfed.models.optimizers import OptimizerState
@@ -209,5 +210,7 @@ class SiteSession:
         return len(encoding.classes) if encoding is not None else 0
 
     def network(self, examples: Examples) -> Network:
-        """The network for such rows, whatever weights it holds."""
-        return self.node.networks.get(examples.features.shape[1:], self.classes)
+        """The network for such rows, whatever weights it holds; it trains what this site was told to."""
+        network = self.node.networks.get(examples.features.shape[1:], self.classes)
+        network.restrict(self.recall(Elements) or EVERYTHING)
+        return network

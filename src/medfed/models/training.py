@@ -91,7 +91,7 @@ def train(
     stepper, lr = local_optimizer(federation, optimizer), learning_rate(federation, round_number)
     features, targets = torch.from_numpy(examples.features), torch.from_numpy(examples.targets)
     forward = _forward(network, federation.precision)
-    network.module.train()
+    network.begin_training()
     if network.has_convolutions:
         keep_freed_memory()
     with one_thread():
@@ -103,8 +103,9 @@ def train(
                 inputs = augment(inputs)
             if private is None:
                 value = loss(forward(inputs), truth)
-                network.gradient.zero_()
+                network.clear_gradient()
                 value.backward()  # type: ignore[no-untyped-call]
+                network.collect()
             else:
                 private.write(network.gradient, network.laid_out(inputs), truth)
             if transform is not None:
@@ -112,6 +113,7 @@ def train(
             if federation.clip_norm is not None:
                 _clip(network.gradient, federation.clip_norm)
             stepper.step(network.weights, network.gradient, lr)
+            network.settle()
             position = after
     network.forget_gradient()
     if not all(math.isfinite(extreme) for extreme in torch.aminmax(network.flat)):

@@ -12,11 +12,35 @@ from medfed.spec.section import NAME_IN_WORDS, Fraction, Name, NonNegative, Plug
 __all__ = ["NAME_IN_WORDS", "Name", "NonNegative", "Plugin", "Positive", "Section", "named"]
 
 
+LayerNames = tuple[Annotated[str, BeforeValidator(lambda v: str(v) if type(v) is int else v)], ...]
+"""Names of a network's layers, as ``layer1`` or ``3``, which take in all below them, or patterns such as ``layer*``."""
+
+
+class Pretrained(Section):
+    """The weights that training starts from: a safetensors file, or those of an earlier run.
+
+    ``path`` and ``run`` are for whoever starts a run, which keeps a copy: a task on its way to sites names the digest
+    alone. ``head: new`` starts the last layer afresh, ``fresh`` other layers. ``parent``: the earlier run's id.
+    """
+
+    path: str | None = None
+    run: str | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    head: Literal["kept", "new"] = "kept"
+    fresh: LayerNames = ()
+    parent: str | None = None
+
+
 class ModelSpec(Plugin):
-    """Which model, the shape of one input without the batch (rarely needed: data tell), and its classes."""
+    """Which model, the shape of one input without the batch (rarely needed: data tell), its classes, its start.
+
+    ``freeze`` names layers that are neither trained nor sent.
+    """
 
     input_size: tuple[int, ...] | None = None
     num_classes: Annotated[int, Field(ge=2)] | None = None
+    pretrained: Annotated[Pretrained, BeforeValidator(lambda v: {"path": v} if isinstance(v, str) else v)] | None = None
+    freeze: LayerNames = ()
 
 
 class Schedule(Section):
