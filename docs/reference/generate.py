@@ -52,6 +52,8 @@ TASK_MEANINGS = {
     "federation.local_epochs": "Epochs at each site in a round; 1 if absent.",
     "federation.local_updates": "Optimiser steps at each site in a round, in place of epochs.",
     "federation.batch_size": "Rows of one local step; `full` takes all training rows of the site.",
+    "federation.accumulate": "Computes each batch in so many pieces, one after the other, for one step of their "
+    "gradients' weighted mean: the same step in a fraction of the memory. Batch normalisation sees the pieces alone.",
     "federation.lr": "The learning rate of local training.",
     "federation.optimizer": "The local optimiser. Adam has β₁ = 0.9, β₂ = 0.999, ε = 1e-8.",
     "federation.momentum": "Momentum of `sgd`.",
@@ -181,6 +183,9 @@ TASK_MEANINGS = {
     "for them. Any number gives the same bits.",
     "engine.batched": "`auto`: small sites are trained together where model and task allow it, which agrees with `off` "
     "to 1e-6: see [speed](../explanation/speed.md#never-stacked). `off`: each by itself.",
+    "engine.device": "Where networks are trained. `auto`: on a graphics processor (CUDA) where the machine has one. "
+    "`cuda`: an error where it has none. [The same bits](../explanation/randomness.md) are promised for `cpu` alone, "
+    "where small models are faster.",
     "compare.strategies": "What `medfed compare` runs: names, or names with options as under `federation.strategy`.",
     "compare.overrides": "Strategy → keys of `federation` that differ for it: see "
     "[compare strategies](../how-to/compare-strategies.md).",

@@ -23,6 +23,7 @@ from medfed.evaluate.evaluation import FEDERATED
 from medfed.govern.keys import SigningKey
 from medfed.govern.ledger import LedgerFolder
 from medfed.models.catalogue import MODELS, NetworkCache, check_options
+from medfed.models.device import resolve_device
 from medfed.privacy.extra import require_he
 from medfed.spec.canonical import task_digest
 from medfed.spec.loading import TaskFile
@@ -54,6 +55,7 @@ def check_parts(task: TaskFile, sites: tuple[str, ...]) -> Strategy:
         if error.where or error.code == "extra":
             raise
         raise task.error("model", cause=error.cause, remedy=error.remedy) from error
+    _check_device(task)
     check_freeze(task)
     check_private(task)
     if spec.federation.compression.zstd:
@@ -61,6 +63,14 @@ def check_parts(task: TaskFile, sites: tuple[str, ...]) -> Strategy:
     if spec.privacy.aggregation == "encrypted":
         require_he()
     return strategy
+
+
+def _check_device(task: TaskFile) -> None:
+    if task.spec.engine.device == "cuda":
+        try:
+            resolve_device("cuda")
+        except UserError as error:
+            raise task.error("engine", "device", cause=error.cause, remedy=error.remedy) from error
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,7 @@ def assemble(
         ledgers=LedgerFolder.open(folder / "ledger", key, durable=False),
         rows=hospitals.rows,
         policies=policies,
-        networks=NetworkCache(spec.model, spec.seed),
+        networks=NetworkCache(spec.model, spec.seed, spec.engine.device),
         blocks=tuple(blocks),
         identities={name: SigningKey.generate() for name in names} if spec.privacy.hides_parts else {},
     )

@@ -59,7 +59,8 @@ def matching(module: torch.nn.Module, patterns: Sequence[str]) -> frozenset[str]
 def head_of(module: torch.nn.Module) -> str:
     """The name of the last layer that has parameters."""
     names = [name for name, layer in module.named_modules() if any(True for _ in layer.parameters(recurse=False))]
-    return names[-1]
+    last: str = names[-1]
+    return last
 
 
 def _beginnings(name: str) -> Iterator[str]:

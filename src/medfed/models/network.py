@@ -52,6 +52,23 @@ class Network:
         self._restriction: Restriction | None = None
 
     @property
+    def device(self) -> torch.device:
+        """Where the vector is."""
+        return self.flat.device
+
+    def move(self, device: torch.device) -> None:
+        """Train and predict there from now on; vectors go in and out as before. Before any restriction."""
+        if device == self.device:
+            return
+        self.flat, position = self.flat.to(device), 0
+        self._weights = self.flat[: self._weights.numel()]
+        for tensor in [*self._parameters, *self._buffers]:
+            tensor.data = self.flat[position : position + tensor.numel()].view_as(tensor)
+            position += tensor.numel()
+        for counter, _ in self._counters:
+            counter.data = counter.to(device)
+
+    @property
     def weights(self) -> torch.Tensor:
         """The trained parameters, shape (parameters,), which an optimizer steps in place."""
         return self._weights if self._restriction is None else self._restriction.weights
@@ -187,7 +204,7 @@ class Network:
         """Take over a flat vector. Raises CodecError where its length or type is another model's."""
         _check(weights, self.size)
         if self._restriction is None:
-            np.copyto(self.flat.numpy(), weights)
+            _copy(self.flat, weights)
         else:
             self._restriction.load(weights)
         for buffer, initial in self._counters:
@@ -195,8 +212,20 @@ class Network:
 
     def vector(self) -> Vector:
         """A copy of the flat vector."""
-        copy: Vector = self.flat.numpy().copy() if self._restriction is None else self._restriction.vector()
+        if self._restriction is not None:
+            return self._restriction.vector()
+        copy: Vector = self.flat.numpy(force=True).copy()
         return copy
+
+
+def _copy(flat: torch.Tensor, weights: Vector) -> None:
+    """Overwrite a tensor anywhere by a vector, which may be one that cannot be written."""
+    if flat.device.type == "cpu":
+        np.copyto(flat.numpy(), weights)
+        return
+    import torch
+
+    flat.copy_(torch.from_numpy(weights.copy()))
 
 
 def _check(weights: Vector, length: int) -> None:

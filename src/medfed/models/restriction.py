@@ -24,11 +24,11 @@ class Restriction:
         """parameters: how many of the whole vector's elements, its first, are parameters."""
         self.elements = elements
         self._whole = whole
-        self._places = torch.from_numpy(np.flatnonzero(elements.mask))
+        self._places = torch.from_numpy(np.flatnonzero(elements.mask)).to(whole.device)
         count = int(np.count_nonzero(elements.mask[:parameters]))
         self._parameters = self._places[:count]
         self.weights = whole[self._parameters]
-        whole[torch.from_numpy(~elements.mask)] = torch.from_numpy(elements.fixed.copy()).to(whole)
+        whole[torch.from_numpy(~elements.mask).to(whole.device)] = torch.from_numpy(elements.fixed.copy()).to(whole)
 
     @property
     def size(self) -> int:
@@ -55,5 +55,5 @@ class Restriction:
 
     def vector(self) -> Vector:
         """A copy of the trained elements (d,)."""
-        copy: Vector = self._whole[self._places].numpy()
+        copy: Vector = self._whole[self._places].numpy(force=True)
         return copy

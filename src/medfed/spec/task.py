@@ -85,6 +85,7 @@ class FederationSpec(Section):
     local_epochs: Annotated[int, Field(ge=1)] | None = None
     local_updates: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] | Literal["full"] = 32
+    accumulate: Annotated[int, Field(ge=1)] = 1
     lr: Positive = 0.01
     optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -331,12 +332,14 @@ class EngineSpec(Section):
 
     workers: processes that the simulated sites are spread over; ``auto``: one a core, as far as there is work for them.
     The same bits come from any number. batched: ``auto`` trains small sites together, where the model and the task
-    allow it, which agrees with ``off`` to 1e-6.
+    allow it, which agrees with ``off`` to 1e-6. device: where networks are trained; ``auto``: on a graphics processor
+    where there is one. The same bits come from ``cpu`` alone.
     """
 
     name: Literal["inprocess"] = "inprocess"
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     batched: Literal["auto", "off"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
 
 
 class Comparison(Section):
