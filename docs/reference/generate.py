@@ -32,6 +32,18 @@ TASK_MEANINGS = {
     "model.input_size": "The shape of one input without the batch. Needed only for sites given as arrays of more than "
     "two dimensions; tables tell it themselves.",
     "model.num_classes": "The number of classes. Checked against `data.label`; rarely needed.",
+    "model.pretrained.path": "Begins with the weights of this safetensors file, a path below the task file's folder; "
+    "with `sha256`. The text alone stands for `path`. See [transfer learning](../how-to/transfer-learning.md).",
+    "model.pretrained.run": "In place of `path`: begins with the model of this finished run, whose encoding of rows is "
+    "kept. The same as `medfed run --from`.",
+    "model.pretrained.sha256": "The SHA-256 of the weights' file, in hexadecimal; required with `path`. It is part of "
+    "the task's digest.",
+    "model.pretrained.head": "`new`: the last layer starts afresh, as for other classes. `kept`: its weights are "
+    "taken too.",
+    "model.pretrained.fresh": "Other layers that start afresh, named as in `freeze`.",
+    "model.pretrained.parent": "The id of the earlier run; MedFed fills it in.",
+    "model.freeze": "Layers that are neither trained nor sent: names of the network's modules, which take in all below "
+    "them, or patterns such as `layer*`. Their running statistics stay as they are.",
     "federation.strategy.name": "`fedavg`, `fedprox`, `scaffold`, `fedadam`, `ditto`, or a baseline: `local`, "
     "`pooled`. Further keys are the strategy's options: see [below](#strategies).",
     "federation.epochs": "Rounds of one local epoch each. Not together with the next three.",
@@ -40,6 +52,8 @@ TASK_MEANINGS = {
     "federation.local_epochs": "Epochs at each site in a round; 1 if absent.",
     "federation.local_updates": "Optimiser steps at each site in a round, in place of epochs.",
     "federation.batch_size": "Rows of one local step; `full` takes all training rows of the site.",
+    "federation.accumulate": "Computes each batch in so many pieces, one after the other, for one step of their "
+    "gradients' weighted mean: the same step in a fraction of the memory. Batch normalisation sees the pieces alone.",
     "federation.lr": "The learning rate of local training.",
     "federation.optimizer": "The local optimiser. Adam has β₁ = 0.9, β₂ = 0.999, ε = 1e-8.",
     "federation.momentum": "Momentum of `sgd`.",
@@ -178,6 +192,9 @@ TASK_MEANINGS = {
     "for them. Any number gives the same bits.",
     "engine.batched": "`auto`: small sites are trained together where model and task allow it, which agrees with `off` "
     "to 1e-6: see [speed](../explanation/speed.md#never-stacked). `off`: each by itself.",
+    "engine.device": "Where networks are trained. `auto`: on a graphics processor (CUDA) where the machine has one. "
+    "`cuda`: an error where it has none. [The same bits](../explanation/randomness.md) are promised for `cpu` alone, "
+    "where small models are faster.",
     "compare.strategies": "What `medfed compare` runs: names, or names with options as under `federation.strategy`.",
     "compare.overrides": "Strategy → keys of `federation` that differ for it: see "
     "[compare strategies](../how-to/compare-strategies.md).",

@@ -45,6 +45,7 @@ from medfed.engine.process import Process, RoundMetrics, RunState
 from medfed.engine.run import Observer
 from medfed.engine.run import run as run_rounds
 from medfed.engine.simulation import Simulation, attached
+from medfed.engine.start import Source, resolve_start
 from medfed.engine.store import RunStore
 from medfed.engine.trained import TrainedModel
 from medfed.engine.wholesite import cost_in_words
@@ -105,7 +106,7 @@ def check(task: Task, *, data: FilePath | None = None, overrides: Sequence[str] 
     Raises TaskError. An extra that is not installed here, or a site's file that is not here, makes no task wrong:
     it is told beside it.
     """
-    checked = read_task(task, overrides)
+    checked, _ = resolve_start(read_task(task, overrides))
     missing: dict[str, UserError] = {str(error): error for error in missing_files(checked, _data_folder(checked, data))}
     for each in (checked, *strategy_tasks(checked).values()):
         try:
@@ -146,10 +147,12 @@ def build(
 
     sites: rows by site, in place of those that the task names. data: the folder that the task's paths are below.
     """
-    checked = read_task(task, overrides)
+    checked, source = resolve_start(read_task(task, overrides))
     hospitals = _hospitals(checked, _data_folder(checked, data), sites)
     folder = Path(tempfile.mkdtemp(prefix="medfed-"))
     try:
+        if source is not None:
+            source.keep(folder)
         assembly = assemble(checked, hospitals, folder, uuid.uuid4().hex, simulation_key())
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -173,12 +176,11 @@ def run(
     TaskError, DataError, RunFolderError, QuorumLost, Refused.
     """
     begun = time.monotonic()
-    checked = read_task(task, overrides)
+    checked, source = resolve_start(read_task(task, overrides))
     root = _data_folder(checked, data)
     hospitals = _hospitals(checked, root, sites)
-    folder = _new_folder(
-        checked, root if sites is None else None, Path(output) if output is not None else new_output(checked)
-    )
+    place = Path(output) if output is not None else new_output(checked)
+    folder = _new_folder(checked, root if sites is None else None, place, source)
     try:
         return _run(checked, hospitals, folder, observer or Silent(), begun)
     except UserError:
@@ -223,7 +225,7 @@ def compare(
 
     A folder that holds some of the runs already is gone on with. ``observer`` is asked for one a strategy.
     """
-    checked = read_task(task, overrides)
+    checked, source = resolve_start(read_task(task, overrides))
     tasks, root = strategy_tasks(checked), _data_folder(checked, data)
     for each in tasks.values():
         check_parts(each, tuple(each.spec.sites if sites is None else sites))
@@ -241,7 +243,7 @@ def compare(
         if (place / "task.yaml").exists():
             opened = RunFolder.open(place)
         else:
-            opened = _new_folder(each, root if sites is None else None, place)
+            opened = _new_folder(each, root if sites is None else None, place, source)
         if not opened.finished:
             outcomes[name] = _run(each, hospitals, opened, watcher, time.monotonic())
     compare_across_sites(checked, hospitals, folder, {name: folder / name for name in tasks}, simulation_key())
@@ -407,9 +409,9 @@ def new_output(task: TaskFile) -> Path:
     raise AssertionError("unreachable: the count has no end")
 
 
-def _new_folder(task: TaskFile, data: Path | None, path: Path) -> RunFolder:
+def _new_folder(task: TaskFile, data: Path | None, path: Path, source: Source | None) -> RunFolder:
     origin = Origin(uuid.uuid4().hex, str(data or ""), datetime.now(UTC).isoformat(timespec="seconds"))
-    return RunFolder.create(path, dump_task(task.spec), origin)
+    return RunFolder.create(path, dump_task(task.spec), origin, source)
 
 
 def _discard(simulation: Simulation, folder: Path) -> None:

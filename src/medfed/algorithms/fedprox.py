@@ -48,7 +48,7 @@ def proximal(anchor: Anchor) -> GradientTransform | None:
     w_t = torch.from_numpy(anchor.weights.copy())
 
     def transform(gradient: torch.Tensor, weights: torch.Tensor) -> None:
-        gradient.add_(weights - w_t[: weights.shape[-1]], alpha=anchor.mu)
+        gradient.add_(weights - w_t[: weights.shape[-1]].to(weights.device), alpha=anchor.mu)
 
     return transform
 

@@ -79,7 +79,7 @@ def correction(difference: NDArray[np.float32]) -> GradientTransform:
     c_minus_c_i = torch.from_numpy(difference)
 
     def transform(gradient: torch.Tensor, weights: torch.Tensor) -> None:
-        gradient.add_(c_minus_c_i[..., : gradient.shape[-1]])
+        gradient.add_(c_minus_c_i[..., : gradient.shape[-1]].to(gradient.device))
 
     return transform
 

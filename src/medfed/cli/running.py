@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from medfed.engine.outcome import Outcome
 
 _Task = Annotated[Path | None, typer.Argument(metavar="TASK", help="The task file (YAML).")]
+_From = Annotated[
+    Path | None,
+    typer.Option("--from", metavar="RUN", help="Begin with the model of this finished run, and its encoding of rows."),
+]
 _Resume = Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on with the run in this folder.")]
 
 
@@ -28,6 +33,7 @@ def run(
     output: Output = None,
     data: Data = None,
     resume: _Resume = None,
+    earlier: _From = None,
     settings: Settings = None,
     timings: Timed = False,
     quiet: Quiet = False,
@@ -44,16 +50,18 @@ def run(
       medfed run task.yaml --data ./local_data --output ./my-run
       medfed run task.yaml --timings --set engine.workers=4
       medfed run --resume runs/heart-20260131-101500
+      medfed run task.yaml --from runs/heart-20260131-101500
     """
     from medfed import api
 
     with Watcher(quiet=quiet, as_json=as_json, timings=timings) as watcher:
         if resume is not None:
-            if task or output or data or settings:
+            if task or output or data or settings or earlier:
                 raise UserError("--resume goes on with a run as it was", remedy="give --resume DIR alone")
             outcome = resumable(lambda: api.resume(resume, observer=watcher), resume)
         elif task is not None:
-            checked = api.read_task(task, settings or [])
+            begun = [] if earlier is None else [f"model.pretrained.run={json.dumps(str(earlier.resolve()))}"]
+            checked = api.read_task(task, [*begun, *(settings or [])])
             folder = output or api.new_output(checked)
             outcome = resumable(lambda: api.run(checked, data=data, output=folder, observer=watcher), folder)
         else:

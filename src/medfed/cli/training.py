@@ -61,6 +61,12 @@ def train(
     from medfed.spec.party import load_party_config
 
     task, parties = api.read_task(config, settings or []), load_party_config(party_config)
+    if task.spec.model.pretrained is not None:
+        raise task.error(
+            *("model", "pretrained"),
+            cause="two parties begin with fresh weights, which both can see are those of the task's seed",
+            remedy="leave it out; or train from these weights by medfed submit, in a consortium",
+        )
     if simulate:
         _simulate(task, data, output, party_config, quiet=quiet, as_json=as_json)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -281,3 +282,34 @@ def _targets(targets: NDArray[Any], encoding: Encoding, site: str) -> NDArray[An
             remedy="declare the classes: label: {column: …, classes: [...]}",
         )
     return found
+
+
+def continued(earlier: Encoding, agreed: Encoding, *, new_classes: bool) -> Encoding:
+    """An earlier run's encoding for rows whose columns, levels and classes are these.
+
+    new_classes: the classes may be others, which are then taken. Raises DataError where a feature would mean something
+    else than it did, or there is a level that had none.
+    """
+    for what, before, now in (
+        ("columns", earlier.columns, agreed.columns),
+        ("kinds of columns", earlier.kinds, agreed.kinds),
+        ("standardisation", (earlier.standardize,), (agreed.standardize,)),
+        *((("classes", earlier.classes, agreed.classes),) if not new_classes else ()),
+    ):
+        if before != now:
+            raise DataError(
+                f"the earlier run had other {what}: {_listed(before)}, and now there are {_listed(now)}",
+                remedy="continue it on rows alike, or start without it"
+                + ("; `head: new` beside it begins with a last layer for other classes" if what == "classes" else ""),
+            )
+    for column, known, found in zip(earlier.columns, earlier.levels, agreed.levels, strict=True):
+        if more := [level for level in found if level not in (*known, OTHER)]:
+            raise DataError(
+                f"the column {column!r} has levels that the earlier run did not know: {_listed(more)}",
+                remedy="declare its levels as they were (data.columns), or start without the earlier run",
+            )
+    return replace(earlier, classes=agreed.classes)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"

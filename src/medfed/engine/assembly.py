@@ -13,14 +13,17 @@ from medfed.engine.federation import Conversation, SiteFederation, share
 from medfed.engine.hospitals import Hospitals
 from medfed.engine.host import Consortium
 from medfed.engine.mechanisms import sums_of
+from medfed.engine.partial import check_freeze
 from medfed.engine.private import check_private
 from medfed.engine.process import Process
 from medfed.engine.simulation import COORDINATOR, Simulation
+from medfed.engine.start import Start
 from medfed.engine.strategies import POOLED, Strategy, apart, resolve_strategy
 from medfed.evaluate.evaluation import FEDERATED
 from medfed.govern.keys import SigningKey
 from medfed.govern.ledger import LedgerFolder
 from medfed.models.catalogue import MODELS, NetworkCache, check_options
+from medfed.models.device import resolve_device
 from medfed.privacy.extra import require_he
 from medfed.spec.canonical import task_digest
 from medfed.spec.loading import TaskFile
@@ -53,6 +56,8 @@ def check_parts(task: TaskFile, sites: tuple[str, ...]) -> Strategy:
         if error.where or error.code == "extra":
             raise
         raise task.error("model", cause=error.cause, remedy=error.remedy) from error
+    _check_device(task)
+    check_freeze(task)
     check_private(task)
     if spec.federation.compression.zstd:
         require_zstd()
@@ -74,6 +79,14 @@ def _check_holdout(task: TaskSpec, sites: tuple[str, ...], *, trains: bool) -> N
         raise UserError("every site is held out, and none is left to train", remedy="leave one out of holdout")
 
 
+def _check_device(task: TaskFile) -> None:
+    if task.spec.engine.device == "cuda":
+        try:
+            resolve_device("cuda")
+        except UserError as error:
+            raise task.error("engine", "device", cause=error.cause, remedy=error.remedy) from error
+
+
 @dataclass(frozen=True)
 class Assembly:
     """A run ready to start or to go on: its process, and the simulated parties behind it."""
@@ -83,11 +96,19 @@ class Assembly:
 
 
 def assemble(
-    task: TaskFile, hospitals: Hospitals, folder: Path, run: str, key: SigningKey, *, trains: bool = True
+    task: TaskFile,
+    hospitals: Hospitals,
+    folder: Path,
+    run: str,
+    key: SigningKey,
+    *,
+    trains: bool = True,
+    start: Start | None = None,
 ) -> Assembly:
     """Put a simulation together in a folder. Raises what :func:`check_parts` raises.
 
-    trains: whether sites admit the algorithm's own steps, and not those alone that measure a model.
+    trains: whether sites admit the algorithm's own steps, and not those alone that measure a model. start: the weights
+    that it begins from, where they are not the folder's own.
     """
     import torch  # noqa: F401 - before processes are forked, which share it
 
@@ -113,7 +134,7 @@ def assemble(
         ledgers=LedgerFolder.open(folder / "ledger", key, durable=False),
         rows=hospitals.rows,
         policies=policies,
-        networks=NetworkCache(spec.model, spec.seed),
+        networks=NetworkCache(spec.model, spec.seed, spec.engine.device),
         blocks=tuple(blocks),
         identities={name: SigningKey.generate() for name in names} if spec.privacy.hides_parts else {},
     )
@@ -127,4 +148,5 @@ def assemble(
         sums_of(spec, len(names), consortium.public_identities),
         spec.privacy.totals_only,
     )
-    return Assembly(Process(spec, strategy, federation, consortium.networks, external), simulation)
+    begins = start or Start.of(folder, spec)
+    return Assembly(Process(spec, strategy, federation, consortium.networks, external, begins), simulation)

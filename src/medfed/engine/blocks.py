@@ -45,6 +45,8 @@ def stacks(task: TaskSpec) -> bool:
     """Whether a task's sites are trained together: its model is small, can be, and none is timed alone or masked."""
     if task.engine.batched == "off" or task.federation.deadline is not None or task.privacy.aggregation != "clear":
         return False
+    if task.engine.device != "cpu":  # what is stacked depends on no machine
+        return False
     try:
         network = build_network(task.model, shape := task.model.input_size or _SOME_COLUMNS, 1, task.seed)
     except UserError:

@@ -19,6 +19,7 @@ from medfed.core.errors import CodecError, RunFolderError
 from medfed.core.files import write_atomically
 from medfed.core.messages import Message
 from medfed.engine.process import RoundMetrics, Row, RunState
+from medfed.engine.start import Source
 from medfed.metrics.measure import Measure, Measures
 
 
@@ -46,8 +47,11 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, task: str, origin: Origin) -> RunFolder:
-        """A new folder with the resolved task. Raises RunFolderError where another run is in it already."""
+    def create(cls, path: Path, task: str, origin: Origin, source: Source | None = None) -> RunFolder:
+        """A new folder with the resolved task, and what the run begins from.
+
+        Raises RunFolderError where another run is in it already.
+        """
         if (path / "task.yaml").exists():
             finished = cls(path).finished
             go_on = f"read {path / 'report.html'}" if finished else f"go on with it: medfed run --resume {path}"
@@ -61,6 +65,8 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"the folder cannot be made ({error.strerror})", where=str(path)) from error
         folder = cls(path)
+        if source is not None:
+            source.keep(path)
         folder.write_json("origin.json", asdict(origin))
         write_atomically(path / "task.yaml", task)
         return folder

@@ -11,15 +11,20 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+
 from medfed.core.examples import Split
+from medfed.core.steps import Release
 from medfed.core.timings import Phase
 from medfed.data.quality import Cell, DataSheet
+from medfed.engine.compression.compressed import update_fields
 from medfed.engine.folder import RunFolder, measured
 from medfed.engine.process import Process, RoundMetrics, Row, RunState
 from medfed.engine.simulation import Simulation
 from medfed.engine.spent import SiteSpent, spent_by_site
 from medfed.engine.trained import save_models
 from medfed.evaluate.appraisal import Appraisal, Curve
+from medfed.spec.task import TaskSpec
 from medfed.version import __version__
 
 PACKAGES = (
@@ -89,6 +94,16 @@ class Appraised:
 
 
 @dataclass(frozen=True)
+class SentUpdates:
+    """The steps by which sites send what they trained; how many of the network's numbers that are; and the bytes that
+    an update takes where all are sent as float32."""
+
+    steps: tuple[str, ...]
+    trained: int
+    whole_bytes: int
+
+
+@dataclass(frozen=True)
 class Results:
     """``results.json``: all that was measured, and of what; a withheld count is null."""
 
@@ -103,6 +118,8 @@ class Results:
     rounds: int
     seed: int
     parameters: int
+    start: dict[str, str | None] | None
+    updates: SentUpdates
     simulation: bool
     policies: dict[str, str]
     features: list[str]
@@ -159,6 +176,8 @@ def write_outcome(
         rounds=state.round,
         seed=spec.seed,
         parameters=len(next(iter(process.weights(state).values()))),
+        start=start_fields(spec),
+        updates=sent_updates(process, state),
         simulation=simulation.simulated,
         policies=simulation.policies,
         features=list(encoding.features),
@@ -176,6 +195,7 @@ def write_outcome(
     nested = {
         "privacy": {site: asdict(spent) for site, spent in results.privacy.items()},
         "appraisal": asdict(results.appraisal),
+        "updates": asdict(results.updates),
         "timings": asdict(timings),
     }
     folder.write_json("results.json", vars(results) | nested)
@@ -203,6 +223,23 @@ def _appraisal(found: Appraisal, classes: int) -> SiteAppraisal:
 
 def _points(curve: Curve, x: str, y: str) -> dict[str, list[float]]:
     return {x: curve.x.tolist(), y: curve.y.tolist()}
+
+
+def start_fields(task: TaskSpec) -> dict[str, str | None] | None:
+    """What a run began from: the SHA-256 of the weights' file, the earlier run whose they are, and the last layer."""
+    told = task.model.pretrained
+    return None if told is None else {"sha256": told.sha256, "run": told.parent, "head": told.head}
+
+
+def sent_updates(process: Process, state: RunState) -> SentUpdates:
+    """What sites send of their training, in the run's last rounds."""
+    steps = [step for step in process.strategy.kind.STEPS if step.releases is Release.SUM]
+    sent = [step for step in steps if update_fields(step.reply)]
+    fields = max((len(update_fields(step.reply)) for step in sent), default=0)
+    whole = len(next(iter(process.weights(state).values())))
+    kept = state.lanes[0].elements
+    trained = whole if kept.everything else int(np.count_nonzero(kept.mask))
+    return SentUpdates(tuple(step.name for step in sent), trained, 4 * whole * fields)
 
 
 def _sheets(process: Process, state: RunState) -> tuple[dict[str, dict[str, int | None]], dict[str, str]]:

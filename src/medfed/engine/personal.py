@@ -7,7 +7,7 @@ hands the algorithm weights in which they have not changed; so they are in no up
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from medfed.core.messages import Message, Vector
 from medfed.core.protocols import GradientTransform, OwnModel, SiteContext, Trained
 from medfed.models.local_layers import local_elements
-from medfed.spec.task import FederationSpec, LayerChoice
+from medfed.spec.task import FederationSpec
 
 if TYPE_CHECKING:
     import torch
@@ -78,25 +78,8 @@ def on_shared_layers(
     return _except_at(_local(network, federation), network, transform)
 
 
-def only_at(network: Network, layers: LayerChoice) -> GradientTransform:
-    """Gradients of 0 outside the layers chosen."""
-    import torch
-
-    places = local_elements(network, layers)
-    others = np.setdiff1d(np.arange(network.weights.numel()), places)
-    index = torch.from_numpy(others)
-
-    def transform(gradient: torch.Tensor, weights: torch.Tensor) -> None:
-        gradient.index_fill_(0, index, 0.0)
-
-    return transform
-
-
 def fine_tuning(federation: FederationSpec) -> FederationSpec:
-    """How a site fine-tunes: the task's local training, for other epochs and at its own constant rate.
-
-    Weight decay is left out where only some layers change, for it would shrink the others.
-    """
+    """How a site fine-tunes: the task's local training, for other epochs and at its own constant rate."""
     tune = federation.fine_tune
     assert tune is not None  # noqa: S101 - the step is admitted for such tasks alone
     changed = {
@@ -106,18 +89,8 @@ def fine_tuning(federation: FederationSpec) -> FederationSpec:
         "local_epochs": tune.epochs,
         "lr": tune.lr or federation.lr,
         "schedule": type(federation.schedule)(),
-        "weight_decay": federation.weight_decay if tune.layers == "all" else 0.0,
     }
     return federation.model_copy(update=changed)
-
-
-def tuned(network: Network, layers: LayerChoice | Literal["all"], start: Vector, trained: Vector) -> Vector:
-    """The weights after fine-tuning, in which nothing but the layers chosen may have changed."""
-    if layers == "all":
-        return trained
-    weights, places = start.copy(), local_elements(network, layers)
-    weights[places] = trained[places]
-    return weights
 
 
 def _except_at(places: NDArray[np.int64], network: Network, transform: GradientTransform) -> GradientTransform:

@@ -9,6 +9,7 @@ from medfed.core.wire import Request
 from medfed.engine.charging import charge
 from medfed.engine.labels import kept_of
 from medfed.models.catalogue import build_network, outputs_for
+from medfed.models.layers import frozen_elements
 from medfed.models.loss import row_losses
 from medfed.models.network import Network
 from medfed.models.training import updates_of
@@ -42,6 +43,7 @@ def check_private(task: TaskFile) -> None:
         network = build_network(spec.model, spec.model.input_size or _SOME_COLUMNS, outputs_for(0), spec.seed)
     except UserError:
         return
+    network.restrict(frozen_elements(network, spec.model.freeze))
     try:
         if privacy.record is not None:
             check_layers(network.module)

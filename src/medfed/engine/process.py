@@ -22,13 +22,17 @@ from medfed.data.prepare import adopt_encoding, agreed_columns, describe_sites, 
 from medfed.data.quality import DataSheet
 from medfed.engine.federation import Absence, SiteFederation
 from medfed.engine.finetuning import Finished, fine_tune
+from medfed.engine.partial import give_elements
+from medfed.engine.start import Start
 from medfed.engine.stopping import Progress, stop_reason
 from medfed.engine.strategies import Lane, Strategy
 from medfed.evaluate.appraisal import Appraisal, appraise, appraise_apart
 from medfed.evaluate.evaluation import FEDERATED, Candidate, evaluate, evaluate_apart, own_metrics
 from medfed.metrics.measure import Measure, Measures
 from medfed.models.catalogue import NetworkCache
-from medfed.models.local_layers import local_elements
+from medfed.models.elements import EVERYTHING, Elements
+from medfed.models.layers import frozen_elements
+from medfed.models.local_layers import local_elements, tuned_elements
 from medfed.spec.task import ModelSpec, TaskSpec
 
 _NOTHING: Vector = np.empty(0, np.float32)
@@ -39,10 +43,11 @@ OWN_METRICS = 50
 
 @dataclass(frozen=True, eq=False)
 class LaneState(Message, wire="run.lane_state"):
-    """One lane: how its rows become numbers, and its algorithm's state."""
+    """One lane: how its rows become numbers, its algorithm's state, and which of the network's elements that is of."""
 
     encoding: Encoding
     algorithm: Message
+    elements: Elements = EVERYTHING
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +108,7 @@ class Process:
     """A task over a federation of the hospitals, ready to run.
 
     external: sites that are held out. They are told how rows become numbers and asked for their metrics, and nothing of
-    theirs reaches the federation's.
+    theirs reaches the federation's. start: the weights that it begins from, if any.
     """
 
     task: TaskSpec
@@ -111,6 +116,7 @@ class Process:
     federation: SiteFederation
     networks: NetworkCache
     external: tuple[str, ...] = ()
+    start: Start | None = None
 
     def initialize(self) -> RunState:
         """Prepare the sites' data and give every lane its initial model. The state before the first round."""
@@ -118,15 +124,18 @@ class Process:
         data = self.task.data
         agreed = agreed_columns(self.federation, data, self.task.task_type)
         check_classes(len(agreed.classes), self.task)
-        initial = cache(self._initial_weights)  # many lanes, hardly ever different inputs
+        continued = self.start.encoding(agreed) if self.start is not None else None
+        initial = cache(self._initial)  # many lanes, hardly ever different inputs
         lanes = []
         for lane in self.strategy.lanes:
             trainers = self.federation.restricted(lane.trainers)
-            encoding = fit_encoding(trainers, agreed, data)
+            encoding = continued or fit_encoding(trainers, agreed, data)
+            weights, elements = initial(input_shape(encoding, self.task.model), len(encoding.classes))
             for sites in dict.fromkeys((lane.trainers, lane.serves)):
                 adopt_encoding(self.federation.restricted(sites), encoding)
-            weights = initial(input_shape(encoding, self.task.model), len(encoding.classes))
-            lanes.append(LaneState(encoding, self._algorithm(weights).initialize(trainers)))
+                if not elements.everything:
+                    give_elements(self.federation.restricted(sites), elements)
+            lanes.append(LaneState(encoding, self._algorithm(weights).initialize(trainers), elements))
         if self.measures_external:
             offer_encoding(self.federation, lanes[0].encoding, self.external)
         return RunState(0, tuple(lanes), self._versions(), Progress(), self._absences(()), "")
@@ -195,29 +204,35 @@ class Process:
         return appraise_apart(self.federation, dict.fromkeys(self.external, self._external_candidate(state.lanes)))
 
     def weights(self, state: RunState) -> dict[str, Vector]:
-        """Each lane's model as a flat vector, by the lane's name."""
-        return {lane.name: weights for lane, _, weights in self._models(state.lanes)}
+        """Each lane's model as a flat vector, the elements that are not trained included, by the lane's name."""
+        models = zip(self._models(state.lanes), state.lanes, strict=True)
+        return {lane.name: kept.elements.whole(weights) for (lane, _, weights), kept in models}
 
     def _advance(self, lane: Lane, kept: LaneState) -> LaneState:
         algorithm = self._algorithm()
         if algorithm.done(kept.algorithm):
             return kept
         trainers = self.federation.restricted(lane.trainers)
-        return LaneState(kept.encoding, algorithm.round(trainers, kept.algorithm))
+        return replace(kept, algorithm=algorithm.round(trainers, kept.algorithm))
 
     def _fine_tune(self, lanes: tuple[LaneState, ...]) -> None:
         """Have every site train a model of its own, also those that were in no cohort of late."""
         for lane, _, weights in self._models(lanes):
             self.federation.restricted(lane.serves).sum(fine_tune, Finished(weights))
 
-    def _initial_weights(self, shape: tuple[int, ...], classes: int) -> Vector:
+    def _initial(self, shape: tuple[int, ...], classes: int) -> tuple[Vector, Elements]:
+        """The trained elements of the first model, and which they are."""
         network = self.networks.fresh(shape, classes)
+        if self.start is not None:
+            self.start.apply(network)
+        elements = frozen_elements(network, self.task.model.freeze)
+        network.restrict(elements)
         local = self.task.federation.local_layers
         if local != "none":
             local_elements(network, local)  # a layer that is not there is told before anything is sent
         tune = self.task.federation.fine_tune
-        if tune is not None and tune.layers != "all":
-            local_elements(network, tune.layers)
+        if tune is not None:
+            tuned_elements(network, tune.layers)
         if network.has_statistics and local not in ("norm", "statistics") and not self.strategy.kind.AVERAGES:
             strategy, model = self.task.federation.strategy.name, self.task.model.name
             raise UserError(
@@ -225,7 +240,7 @@ class Process:
                 remedy="choose a strategy that averages: fedavg, fedprox or scaffold; or keep them at the sites: "
                 "local_layers: statistics",
             )
-        return network.vector()
+        return network.vector(), elements
 
     def _algorithm(self, initial: Vector = _NOTHING) -> Algorithm[Message]:
         """The lanes' algorithm; once there is a state, it needs the initial weights no more."""

@@ -24,9 +24,7 @@ from medfed.engine.personal import (
     LocalElements,
     fine_tuning,
     on_shared_layers,
-    only_at,
     personal_weights,
-    tuned,
     with_local_layers,
     without_local_layers,
 )
@@ -34,6 +32,8 @@ from medfed.engine.private import check_trainable, private_gradients
 from medfed.engine.rows import weights_digest
 from medfed.engine.wholesite import ClipNorm, protected_update
 from medfed.models.batches import Position
+from medfed.models.elements import EVERYTHING, Elements
+from medfed.models.local_layers import tuned_elements
 from medfed.models.loss import local_loss
 from medfed.models.network import Network
 from medfed.models.optimizers import OptimizerState
@@ -132,7 +132,8 @@ class SiteSession:
         protected = protected_update(self.node, self._request, self._policy, self.recall(ClipNorm), first=first)
         start = with_local_layers(self, federation, network, weights)
         transform = on_shared_layers(federation, network, transform)
-        session = self._trained_locally(member, start, federation, "layers", transform, private)
+        network.load(start)
+        session = self._trained_locally(member, network, federation, "layers", transform, private)
         trained = without_local_layers(self, federation, network, weights, self.after(session))
         if task.privacy.release is not None:  # a number of rows would leave without noise
             trained = replace(trained, rows=1)
@@ -150,26 +151,26 @@ class SiteSession:
         tune, network = task.federation.fine_tune, self.network(member.examples)
         if tune is None:
             raise Refused("the task fine-tunes no models")
-        start = with_local_layers(self, task.federation, network, weights)
-        some = None if tune.layers == "all" else only_at(network, tune.layers)
-        session = self._trained_locally(member, start, fine_tuning(task.federation), "fine-tuning", some, None)
-        self.keep(OwnModel(tuned(network, tune.layers, start, session.trained.weights)))
+        network.load(with_local_layers(self, task.federation, network, weights))
+        network.restrict(tuned_elements(network, tune.layers))
+        self._trained_locally(member, network, fine_tuning(task.federation), "fine-tuning", None, None)
+        whole: Vector = network.flat.numpy(force=True).copy()
+        self.keep(OwnModel((self.recall(Elements) or EVERYTHING).chosen(whole)))
 
     def _trained_locally(
         self,
         member: Member,
-        weights: Vector,
+        network: Network,
         federation: FederationSpec,
         purpose: str,
         transform: GradientTransform | None,
         private: PrivateGradients | None,
     ) -> Session:
-        """The training loop from these weights. purpose: what its random draws are for."""
+        """The training loop from the network's weights. purpose: what its random draws are for."""
         import torch
 
-        task, network = self.node.task, self.network(member.examples)
+        task = self.node.task
         with self.node.timings[Phase.TRAIN], torch.random.fork_rng(devices=[]):
-            network.load(weights)
             torch.manual_seed(
                 torch_seed(task.seed, self.site, self.round, purpose) if private is None else randbits(63)
             )
@@ -253,5 +254,7 @@ class SiteSession:
         return len(encoding.classes) if encoding is not None else 0
 
     def network(self, examples: Examples) -> Network:
-        """The network for such rows, whatever weights it holds."""
-        return self.node.networks.get(examples.features.shape[1:], self.classes)
+        """The network for such rows, whatever weights it holds; it trains what this site was told to."""
+        network = self.node.networks.get(examples.features.shape[1:], self.classes)
+        network.restrict(self.recall(Elements) or EVERYTHING)
+        return network

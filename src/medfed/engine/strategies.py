@@ -18,7 +18,7 @@ from medfed.core.messages import Message, Vector
 from medfed.core.protocols import Algorithm
 from medfed.core.steps import Release, Step
 from medfed.data import prepare
-from medfed.engine import adaptive, finetuning
+from medfed.engine import adaptive, finetuning, partial
 from medfed.engine.adaptive import AdaptivelyClipped
 from medfed.engine.federation import share
 from medfed.engine.release import declares_sensitivity
@@ -52,7 +52,8 @@ class Strategy:
 
     totals_only: whether no site releases figures of its own. noisy: whether sums get noise, and none leaves without it
     that does not declare its sensitivity. adaptive: the task's privacy of whole sites, where the clipping norm follows
-    their updates. fine_tunes: whether each site trains a model of its own in the end.
+    their updates. fine_tunes: whether each site trains a model of its own in the end. partial: whether a part of the
+    network is trained, of which sites are told.
     """
 
     kind: type[Algorithm[Any]]
@@ -62,6 +63,7 @@ class Strategy:
     noisy: bool = False
     adaptive: SitePrivacy | None = None
     fine_tunes: bool = False
+    partial: bool = False
 
     def algorithm(self, initial: Vector, rounds: int, tolerance: float) -> Algorithm[Message]:
         """The algorithm that starts from these weights."""
@@ -77,6 +79,7 @@ class Strategy:
         known: list[Step[Any, Any]] = [*RUN_STEPS, *self.kind.STEPS]
         known += adaptive.STEPS if self.adaptive is not None else ()
         known += finetuning.STEPS if self.fine_tunes else ()
+        known += partial.STEPS if self.partial else ()
         return frozenset(step.name for step in known if self._leaves(step))
 
     @property
@@ -129,8 +132,8 @@ def resolve_strategy(task: TaskFile, sites: Sequence[str]) -> Strategy:
     privacy = task.spec.privacy
     follows = privacy.site if privacy.site is not None and privacy.site.adaptive is not None else None
     lanes, noisy = _lanes(plugin.name, names), privacy.release is not None
-    fine_tunes = task.spec.federation.fine_tunes
-    strategy = Strategy(kind, plugin.options, lanes, privacy.totals_only, noisy, follows, fine_tunes)
+    fine_tunes, parts = task.spec.federation.fine_tunes, bool(task.spec.model.freeze)
+    strategy = Strategy(kind, plugin.options, lanes, privacy.totals_only, noisy, follows, fine_tunes, parts)
     _try_options(task, strategy)
     return strategy
 

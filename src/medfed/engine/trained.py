@@ -24,6 +24,7 @@ from medfed.engine.personal import LocalElements, personal_weights
 from medfed.engine.process import Process, RunState, input_shape
 from medfed.metrics.classification import class_probabilities
 from medfed.models.catalogue import build_network, outputs_for
+from medfed.models.elements import EVERYTHING, Elements
 from medfed.models.training import predict
 from medfed.spec.loading import load_task
 from medfed.spec.task import TaskSpec
@@ -79,7 +80,7 @@ class TrainedModel:
             raise UserError("each site has layers of its own here", remedy=f"add --site, one of: {_known(folder)}")
         if site is not None and not models:
             with _memory_of(folder, site) as memory:
-                network.load(personal_weights(memory, task.federation, network, network.vector()))
+                _make_personal(memory, task, network)
         return cls(task, encoding, network)
 
     def predict(self, raw: RawTable) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -113,7 +114,7 @@ def as_the_site_uses_it(task: TaskSpec, memory: SiteMemory, encoding: bytes, mod
         network.module.load_state_dict(load(model))
     except (SafetensorError, RuntimeError) as error:
         raise CodecError("the trained model that came is not one of this task") from error
-    network.load(personal_weights(kept, task.federation, network, network.vector()))
+    _make_personal(kept, task, network)
     tensors = {name: tensor.contiguous().clone() for name, tensor in network.module.state_dict().items()}
     found: bytes = save(tensors)
     return found
@@ -219,6 +220,12 @@ class _Kept:
             return self.memory.newest(kind)
         except MemoryLost:
             return None
+
+
+def _make_personal(memory: _Kept, task: TaskSpec, network: Network) -> None:
+    """Give a network with the federated weights what a site has for itself."""
+    network.restrict(memory.recall(Elements) or EVERYTHING)
+    network.load(personal_weights(memory, task.federation, network, network.vector()))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from medfed.core.errors import UserError
 from medfed.core.registry import Registry
+from medfed.models.device import Device, resolve_device
 from medfed.models.network import Network
 from medfed.spec.task import ModelSpec
 
@@ -67,16 +68,20 @@ def outputs_for(classes: int) -> int:
 class NetworkCache:
     """The networks of one process: sites of one task take turns with one, each loading its own weights."""
 
-    def __init__(self, spec: ModelSpec, seed: int) -> None:
+    def __init__(self, spec: ModelSpec, seed: int, device: Device = "cpu") -> None:
+        """device: where the networks that take turns compute, as the task says it."""
         self._spec = spec
         self._seed = seed
+        self._device = device
         self._networks: dict[tuple[tuple[int, ...], int], Network] = {}
 
     def get(self, input_shape: tuple[int, ...], classes: int) -> Network:
         """The network for these inputs and classes; its weights are whatever was loaded last."""
         key = (tuple(input_shape), classes)
         if key not in self._networks:
-            self._networks[key] = self.fresh(*key)
+            network = self.fresh(*key)
+            network.move(resolve_device(self._device))
+            self._networks[key] = network
         return self._networks[key]
 
     def fresh(self, input_shape: tuple[int, ...], classes: int) -> Network:

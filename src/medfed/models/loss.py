@@ -37,20 +37,27 @@ def cross_entropy(weights: torch.Tensor | None, kept: float = 1.0) -> Loss:
 
         def corrected(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             each = corrected_entropy(outputs, targets, kept)
-            return each.mean() if weights is None else (each * weights[targets]).sum() / weights[targets].sum()
+            if weights is None:
+                return each.mean()
+            by_row = weights.to(targets.device)[targets]
+            return (each * by_row).sum() / by_row.sum()
 
         return corrected
 
     def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         if outputs.shape[-1] > 1:
-            return functional.cross_entropy(outputs, targets, weight=weights)
+            return functional.cross_entropy(outputs, targets, weight=_beside(weights, targets))
         logits, truth = outputs.squeeze(-1), targets.to(outputs.dtype)
         if weights is None:
             return functional.binary_cross_entropy_with_logits(logits, truth)
-        each = weights[targets]
+        each = weights.to(targets.device)[targets]
         return functional.binary_cross_entropy_with_logits(logits, truth, each, reduction="sum") / each.sum()
 
     return loss
+
+
+def _beside(weights: torch.Tensor | None, targets: torch.Tensor) -> torch.Tensor | None:
+    return None if weights is None else weights.to(targets.device)
 
 
 def corrected_entropy(outputs: torch.Tensor, targets: torch.Tensor, kept: float) -> torch.Tensor:
@@ -84,12 +91,12 @@ def row_losses(task_type: str, federation: FederationSpec, kept: float = 1.0) ->
     def entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         if kept < 1.0:
             each = corrected_entropy(outputs, targets, kept)
-            return each if weights is None else each * weights[targets]
+            return each if weights is None else each * weights.to(targets.device)[targets]
         if outputs.shape[-1] > 1:
-            return functional.cross_entropy(outputs, targets, weight=weights, reduction="none")
+            return functional.cross_entropy(outputs, targets, weight=_beside(weights, targets), reduction="none")
         logits = outputs.squeeze(-1)
         each = functional.binary_cross_entropy_with_logits(logits, targets.to(outputs.dtype), reduction="none")
-        return each if weights is None else each * weights[targets]
+        return each if weights is None else each * weights.to(targets.device)[targets]
 
     return squared if task_type == "regression" else entropy
 

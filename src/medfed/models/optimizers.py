@@ -39,11 +39,13 @@ class Optimizer(Protocol):
 class SGD:
     """w ← w − lr·v with v ← momentum·v + g + weight_decay·w (Sutskever et al. 2013, in PyTorch's form)."""
 
-    def __init__(self, weight_decay: float, momentum: float, state: OptimizerState | None) -> None:
+    def __init__(
+        self, weight_decay: float, momentum: float, state: OptimizerState | None, device: torch.device | None = None
+    ) -> None:
         self._weight_decay = weight_decay
         self._momentum = momentum
         self._steps = state.steps if state else 0
-        self._velocity = _tensors(state)[0] if state and state.moments else None
+        self._velocity = _tensors(state, device)[0] if state and state.moments else None
 
     def step(self, weights: torch.Tensor, gradient: torch.Tensor, lr: float) -> None:
         """One step; ``gradient`` is used as scratch space."""
@@ -68,10 +70,10 @@ class Adam:
 
     beta1, beta2, epsilon = 0.9, 0.999, 1e-8
 
-    def __init__(self, weight_decay: float, state: OptimizerState | None) -> None:
+    def __init__(self, weight_decay: float, state: OptimizerState | None, device: torch.device | None = None) -> None:
         self._weight_decay = weight_decay
         self._steps = state.steps if state else 0
-        self._moments = _tensors(state) if state and state.moments else None
+        self._moments = _tensors(state, device) if state and state.moments else None
 
     def step(self, weights: torch.Tensor, gradient: torch.Tensor, lr: float) -> None:
         """One step; ``gradient`` is used as scratch space."""
@@ -93,18 +95,20 @@ class Adam:
         return _state(self._steps, self._moments or ())
 
 
-def local_optimizer(federation: FederationSpec, state: OptimizerState | None) -> Optimizer:
-    """The task's optimizer, continued from ``state`` or fresh."""
+def local_optimizer(
+    federation: FederationSpec, state: OptimizerState | None, device: torch.device | None = None
+) -> Optimizer:
+    """The task's optimizer, continued from ``state`` or fresh. device: where the weights are, if not on the CPU."""
     if federation.optimizer == "adam":
-        return Adam(federation.weight_decay, state)
-    return SGD(federation.weight_decay, federation.momentum, state)
+        return Adam(federation.weight_decay, state, device)
+    return SGD(federation.weight_decay, federation.momentum, state, device)
 
 
-def _tensors(state: OptimizerState) -> tuple[torch.Tensor, ...]:
+def _tensors(state: OptimizerState, device: torch.device | None) -> tuple[torch.Tensor, ...]:
     import torch
 
-    return tuple(torch.from_numpy(moment.copy()) for moment in state.moments)
+    return tuple(torch.from_numpy(moment.copy()).to(device) for moment in state.moments)
 
 
 def _state(steps: int, moments: tuple[torch.Tensor, ...]) -> OptimizerState:
-    return OptimizerState(steps, tuple(moment.numpy() for moment in moments))
+    return OptimizerState(steps, tuple(moment.numpy(force=True) for moment in moments))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from medfed.core.errors import DataError
 from medfed.core.examples import Examples, Predictions
 from medfed.core.protocols import GradientTransform, PrivateGradients, Trained
+from medfed.models.accumulation import pieces, row_weights
 from medfed.models.allocator import keep_freed_memory
 from medfed.models.batches import Position, batches, updates_per_epoch
 from medfed.models.loss import Loss
@@ -88,10 +89,11 @@ def train(
     if rows == 0:
         raise DataError("there are no training rows", remedy="give the site data, or leave it out of the task")
     size, updates = updates_of(federation, rows)
-    stepper, lr = local_optimizer(federation, optimizer), learning_rate(federation, round_number)
+    stepper = local_optimizer(federation, optimizer, network.device)
+    lr = learning_rate(federation, round_number)
     features, targets = torch.from_numpy(examples.features), torch.from_numpy(examples.targets)
-    forward = _forward(network, federation.precision)
-    network.module.train()
+    forward, weights = _forward(network, federation.precision), row_weights(federation, examples)
+    network.begin_training()
     if network.has_convolutions:
         keep_freed_memory()
     with one_thread():
@@ -101,10 +103,12 @@ def train(
             inputs, truth = features.index_select(0, index), targets.index_select(0, index)
             if augment is not None:
                 inputs = augment(inputs)
+            inputs, truth = inputs.to(network.device), truth.to(network.device)
             if private is None:
-                value = loss(forward(inputs), truth)
-                network.gradient.zero_()
-                value.backward()  # type: ignore[no-untyped-call]
+                network.clear_gradient()
+                for some, labels, share in pieces(inputs, truth, federation.accumulate, weights):
+                    loss(forward(some), labels).backward(share)  # type: ignore[no-untyped-call]
+                network.collect()
             else:
                 private.write(network.gradient, network.laid_out(inputs), truth)
             if transform is not None:
@@ -112,6 +116,7 @@ def train(
             if federation.clip_norm is not None:
                 _clip(network.gradient, federation.clip_norm)
             stepper.step(network.weights, network.gradient, lr)
+            network.settle()
             position = after
     network.forget_gradient()
     if not all(math.isfinite(extreme) for extreme in torch.aminmax(network.flat)):
@@ -133,7 +138,9 @@ def _forward(network: Network, precision: str) -> Callable[[torch.Tensor], torch
         return outputs
 
     def in_bfloat16(inputs: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16):  # anew each update, since it keeps the weights it rounded
+        with torch.autocast(
+            inputs.device.type, dtype=torch.bfloat16
+        ):  # anew each update, since it keeps the weights it rounded
             outputs = forward(inputs)
         return outputs.float()
 
@@ -179,7 +186,8 @@ def _scores(network: Network, features: NDArray[np.float32], task_type: str) -> 
     inputs = torch.from_numpy(features if len(features) else np.zeros_like(features, shape=(1, *features.shape[1:])))
     parts = torch.split(inputs, max(rows, 1))  # no rows are scored as one that is dropped: not all layers take none
     with torch.no_grad(), one_thread():  # of copies, whose memory is aligned: a view's would change the last bits
-        outputs = torch.cat([network.module(network.laid_out(part.clone())) for part in parts]).double()
+        outputs = torch.cat([network.module(network.laid_out(part.clone().to(network.device))) for part in parts])
+        outputs = outputs.cpu().double()
         found: NDArray[np.float64] = _scores_of(outputs, task_type).numpy()[: len(features)]
     return found
 

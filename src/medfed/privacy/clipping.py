@@ -66,14 +66,14 @@ class PerRow:
 
     def rows_at_once(self, features: torch.Tensor) -> int:
         """As :meth:`ClippedSum.rows_at_once`: by the size of a gradient."""
-        return max(1, _GRADIENTS // max(1, sum(p.numel() for p in self._module.parameters())))
+        return max(1, _GRADIENTS // max(1, sum(p.numel() for p in self._module.parameters() if p.requires_grad)))
 
     def __call__(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The flat sum. Raises UserError where the network cannot be batched."""
         import torch
         from torch.func import functional_call, grad, vmap
 
-        parameters = list(self._module.parameters())
+        parameters = [p for p in self._module.parameters() if p.requires_grad]
         places = _places(self._module, parameters)
 
         def loss(values: list[torch.Tensor], row: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -96,7 +96,7 @@ class PerRow:
 
 
 def _places(module: torch.nn.Module, parameters: Sequence[torch.Tensor]) -> dict[str, int]:
-    """Each name that a parameter has in some layer → its number; a layer used twice is named once.
+    """Each name that one of the parameters has in some layer → its number; a layer used twice is named once.
 
     Torch would tie names itself, but leaves a layer that is used twice with the wrong tensors.
     """
@@ -105,6 +105,7 @@ def _places(module: torch.nn.Module, parameters: Sequence[torch.Tensor]) -> dict
         f"{prefix}{'.' if prefix else ''}{name}": numbers[id(p)]
         for prefix, layer in module.named_modules()
         for name, p in layer.named_parameters(recurse=False)
+        if id(p) in numbers
     }
 
 

@@ -58,7 +58,7 @@ class DpSgd:
         at_once = self._sum.rows_at_once(features) if len(targets) else 1
         for start in range(0, len(targets), at_once):
             some = slice(start, start + at_once)
-            total += self._sum(features[some], targets[some]).numpy()
+            total += self._sum(features[some], targets[some]).numpy(force=True)
         add_noise(total, self._scale, self._keystream)
         total /= self._expected
         gradient.copy_(torch.from_numpy(total))

@@ -146,7 +146,7 @@ def _steps(graph: fx.Graph, root: nn.Module) -> list[_Step] | None:
             operation = _operation(node, root, rows, counts)
             if operation is None:
                 return None
-            with_parameters = isinstance(operation, nn.Module) and any(True for _ in operation.parameters())
+            with_parameters = isinstance(operation, nn.Module) and any(p.requires_grad for p in operation.parameters())
             numbers = tuple(rows[each] for each in node.args if each in rows)
             steps.append(_Step(operation, numbers, order[str(node.target)] if with_parameters else -1))
             rows[node] = len(steps)
@@ -195,8 +195,8 @@ def _check_dimensions(one: torch.Tensor, other: torch.Tensor) -> None:
 
 
 def _known(layer: nn.Module) -> bool:
-    """Whether a layer treats each row by itself, and the gradient by its parameters is one that is known here."""
-    if any(not p.requires_grad for p in layer.parameters()):
+    """Whether a layer treats each row by itself, and the gradient by its parameters, all or none, is known here."""
+    if len({p.requires_grad for p in layer.parameters()}) > 1:
         return False
     if type(layer) is nn.Conv1d or type(layer) is nn.Conv2d or type(layer) is nn.Conv3d:
         return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
@@ -206,7 +206,7 @@ def _known(layer: nn.Module) -> bool:
 
 
 def _each_used_once(steps: Sequence[_Step], module: nn.Module) -> bool:
-    """Whether each parameter of the module is in one call of one layer."""
+    """Whether each trained parameter of the module is in one call of one layer."""
     layers = [step.operation for step in steps if isinstance(step.operation, nn.Module)]
-    used = [id(p) for layer in layers for p in layer.parameters()]
-    return sorted(used) == sorted(id(p) for p in module.parameters())
+    used = [id(p) for layer in layers for p in layer.parameters() if p.requires_grad]
+    return sorted(used) == sorted(id(p) for p in module.parameters() if p.requires_grad)

@@ -135,6 +135,23 @@ class PrivacySpent(Record):
     site: WholeSiteSpent | None = None
 
 
+class Start(Record):
+    """What a run began from: the SHA-256 of its first weights' file, the earlier run whose they are, the last layer."""
+
+    sha256: str
+    run: str | None = None
+    head: str = "kept"
+
+
+class SentUpdates(Record):
+    """The steps by which sites send what they trained, how many of the network's numbers that are, and the bytes that
+    an update takes where all are sent as float32."""
+
+    steps: tuple[str, ...]
+    trained: int
+    whole_bytes: int
+
+
 class Results(Record):
     """``results.json``: how the run ended and what it reached."""
 
@@ -149,6 +166,8 @@ class Results(Record):
     rounds: int
     seed: int
     parameters: int | None = None
+    start: Start | None = None
+    updates: SentUpdates | None = None
     simulation: bool
     policies: dict[str, str] = {}
     features: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from medfed.spec.document import Keys
 from medfed.spec.images import Flip, Normalise, Scale, Zoom
 from medfed.spec.problems import Problem, explain
 from medfed.spec.protection import check_privacy, check_private_training
-from medfed.spec.task import Column, FederationSpec, Label, Splits, TaskSpec
+from medfed.spec.task import Column, FederationSpec, Label, Pretrained, Splits, TaskSpec
 
 METRICS = {
     "classification": ("loss", "accuracy", "auc", "recall", "specificity", "brier"),
@@ -41,6 +41,7 @@ def check_task(spec: TaskSpec) -> Iterator[Problem]:
     for name, column in spec.data.columns.items():
         yield from _column(column, ("data", "columns", name))
     yield from _images(spec)
+    yield from _start(spec.model.pretrained)
     if spec.partition is not None and spec.sites:
         yield Problem(
             ("partition",),
@@ -278,6 +279,16 @@ def _images(spec: TaskSpec) -> Iterator[Problem]:
                 "`low` is above `high`",
                 "write the smaller number as `low`",
             )
+
+
+def _start(start: Pretrained | None) -> Iterator[Problem]:
+    at: Keys = ("model", "pretrained")
+    if start is None:
+        return
+    if start.path is not None and start.run is not None:
+        yield Problem((*at, "run"), "`path` and `run` are both given", "keep one of the two")
+    if start.path is None and start.run is None and start.sha256 is None:
+        yield Problem(at, "`pretrained` names no weights", "add `path` and `sha256` of a safetensors file, or `run`")
 
 
 def _comparison(spec: TaskSpec) -> Iterator[Problem]:

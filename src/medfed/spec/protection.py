@@ -175,6 +175,12 @@ def check_private_training(federation: FederationSpec, at: Keys) -> Iterator[Pro
             "`bfloat16` is too coarse for gradients whose norm `privacy.record` bounds for every row",
             "write `precision: float32`",
         )
+    if federation.accumulate > 1:
+        yield Problem(
+            (*at, "accumulate"),
+            "`privacy.record` draws batches of unknown size, and computes them in pieces that fit memory already",
+            f"remove `{'.'.join(map(str, at))}.accumulate`",
+        )
     if federation.clip_norm is not None:
         yield Problem(
             (*at, "clip_norm"),

@@ -12,11 +12,35 @@ from medfed.spec.section import NAME_IN_WORDS, Fraction, Name, NonNegative, Plug
 __all__ = ["NAME_IN_WORDS", "Name", "NonNegative", "Plugin", "Positive", "Section", "named"]
 
 
+LayerNames = tuple[Annotated[str, BeforeValidator(lambda v: str(v) if type(v) is int else v)], ...]
+"""Names of a network's layers, as ``layer1`` or ``3``, which take in all below them, or patterns such as ``layer*``."""
+
+
+class Pretrained(Section):
+    """The weights that training starts from: a safetensors file, or those of an earlier run.
+
+    ``path`` and ``run`` are for whoever starts a run, which keeps a copy: a task on its way to sites names the digest
+    alone. ``head: new`` starts the last layer afresh, ``fresh`` other layers. ``parent``: the earlier run's id.
+    """
+
+    path: str | None = None
+    run: str | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    head: Literal["kept", "new"] = "kept"
+    fresh: LayerNames = ()
+    parent: str | None = None
+
+
 class ModelSpec(Plugin):
-    """Which model, the shape of one input without the batch (rarely needed: data tell), and its classes."""
+    """Which model, the shape of one input without the batch (rarely needed: data tell), its classes, its start.
+
+    ``freeze`` names layers that are neither trained nor sent.
+    """
 
     input_size: tuple[int, ...] | None = None
     num_classes: Annotated[int, Field(ge=2)] | None = None
+    pretrained: Annotated[Pretrained, BeforeValidator(lambda v: {"path": v} if isinstance(v, str) else v)] | None = None
+    freeze: LayerNames = ()
 
 
 class Schedule(Section):
@@ -76,6 +100,7 @@ class FederationSpec(Section):
     local_epochs: Annotated[int, Field(ge=1)] | None = None
     local_updates: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] | Literal["full"] = 32
+    accumulate: Annotated[int, Field(ge=1)] = 1
     lr: Positive = 0.01
     optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -336,12 +361,14 @@ class EngineSpec(Section):
 
     workers: processes that the simulated sites are spread over; ``auto``: one a core, as far as there is work for them.
     The same bits come from any number. batched: ``auto`` trains small sites together, where the model and the task
-    allow it, which agrees with ``off`` to 1e-6.
+    allow it, which agrees with ``off`` to 1e-6. device: where networks are trained; ``auto``: on a graphics processor
+    where there is one. The same bits come from ``cpu`` alone.
     """
 
     name: Literal["inprocess"] = "inprocess"
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     batched: Literal["auto", "off"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
 
 
 class Comparison(Section):

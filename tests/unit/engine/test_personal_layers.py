@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ import medfed
 from medfed.core.errors import MedFedError, TaskError, UserError
 from medfed.core.protocols import OwnModel
 from medfed.engine.personal import LocalElements
+from medfed.engine.trained import TrainedModel
 from medfed.models.catalogue import build_network
+from medfed.models.layers import flat_tensors
 from medfed.models.local_layers import local_elements
 from medfed.spec.task import ModelSpec
 
@@ -108,6 +111,15 @@ def plain(sites: dict[str, Any], stays: Any) -> tuple[dict[str, Any], dict[str, 
     return shared, {site: shared | own[site] for site in sites}
 
 
+def where(net: Any) -> dict[str, slice]:
+    """Where in the flat vector each parameter and buffer stands."""
+    places, position = {}, 0
+    for name, tensor in flat_tensors(net):
+        places[name] = slice(position, position + tensor.numel())
+        position += tensor.numel()
+    return places
+
+
 STAYS = {
     "norm": lambda name: name.split(".")[0] in {"1", "5"},
     "statistics": lambda name: "running" in name,
@@ -121,7 +133,7 @@ def test_rounds_are_those_of_a_second_implementation(layers: str) -> None:
     sites = hospitals(12, 20)
     process, state = trained(task(local_layers=layers), sites)
     shared, whole = plain(sites, STAYS[layers])
-    ours, places = process.weights(state)[""], network().places()
+    ours, places = process.weights(state)[""], where(network())
     for name, place in places.items():
         if not STAYS[layers](name):
             np.testing.assert_allclose(ours[place], shared[name].numpy().ravel(), rtol=2e-4, atol=2e-5)
@@ -196,8 +208,8 @@ def test_what_is_fine_tuned_is_what_is_measured() -> None:
 @pytest.mark.parametrize(
     ("federation", "norm", "told"),
     [
-        ({"local_layers": "norm"}, "none", "no normalisation layers"),
-        ({"local_layers": "statistics"}, "group", "no running statistics"),
+        ({"local_layers": "norm"}, "none", "trains no normalisation layers"),
+        ({"local_layers": "statistics"}, "group", "trains no running statistics"),
         ({"local_layers": ["nowhere"]}, "none", "no layer 'nowhere'"),
         ({"fine_tune": {"layers": ["nowhere"]}}, "none", "no layer 'nowhere'"),
         ({"local_layers": ["0", "3", "7", "9"]}, "none", "nothing is left"),
@@ -224,3 +236,18 @@ def test_a_baseline_has_no_use_for_layers_of_its_own() -> None:
         trained(task("pooled"), sites),
     )
     assert one.weights(at)[""].tobytes() == other.weights(then)[""].tobytes()
+
+
+def test_frozen_layers_stay_beside_layers_of_a_hospitals_own_and_in_what_it_predicts_by(tmp_path: Path) -> None:
+    """The first convolution is frozen, the head is each site's own: nothing but the rest is shared."""
+    described = task(norm="group", test=0.3, local_layers="head", fine_tune={"layers": "head", "epochs": 2})
+    described["model"]["freeze"] = ["0"]
+    sites = hospitals(40, 40)
+    outcome = medfed.run(described, sites, output=tmp_path / "run")
+    first = build_network(ModelSpec(name="cnn", input_size=SHAPE, norm="group"), SHAPE, 1, seed=4).module[0].weight
+    for site in sites:
+        model = TrainedModel.load(outcome.folder.path, site)
+        assert torch.equal(model.network.module[0].weight, first)
+    one, other = (TrainedModel.load(outcome.folder.path, site).network.module for site in sites)
+    assert torch.equal(one[4].weight, other[4].weight)
+    assert not torch.equal(one[11].weight, other[11].weight)

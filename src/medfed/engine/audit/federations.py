@@ -20,6 +20,7 @@ from medfed.engine.assembly import Assembly, assemble
 from medfed.engine.audit.subject import Subject, with_tables
 from medfed.engine.process import input_shape
 from medfed.engine.simulation import attached
+from medfed.engine.start import Start
 from medfed.govern.keys import SigningKey
 from medfed.models.catalogue import build_network, outputs_for
 from medfed.models.training import updates_of
@@ -69,8 +70,9 @@ def assembled(subject: Subject, task: TaskFile, tables: Mapping[str, SiteTable],
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     solve_noise(task.spec, {site: table.rows(Split.TRAIN) for site, table in tables.items()})
+    start = Start.of(subject.folder.path, task.spec)
     try:
-        assembly = assemble(task, with_tables(subject.hospitals, tables), work, uuid.uuid4().hex, key)
+        assembly = assemble(task, with_tables(subject.hospitals, tables), work, uuid.uuid4().hex, key, start=start)
         with attached(assembly.simulation):
             yield assembly
     finally:

@@ -89,6 +89,12 @@ def open_subject(path: Path, sites: Mapping[str, SiteInput] | None, data: Path |
         )
     folder = RunFolder.open(path)
     facts, task = RunFacts.read(folder), load_task(folder.task)
+    if task.spec.model.freeze:
+        raise UserError(
+            "this run trained a part of its network, and the attacks read updates of whole networks",
+            where=str(path),
+            remedy="audit a run of the same task without model.freeze, whose updates say more",
+        )
     hospitals = load_hospitals(task, *_rows(folder, facts, task, sites, data))
     subject = Subject(folder, facts, task, hospitals)
     if facts.simulation:

@@ -26,6 +26,7 @@ from medfed.engine.mechanisms import sums_of
 from medfed.engine.process import Process, RoundMetrics, RunState
 from medfed.engine.run import run as run_rounds
 from medfed.engine.simulation import COORDINATOR, Simulation, attached
+from medfed.engine.start import Start
 from medfed.engine.strategies import apart, resolve_strategy
 from medfed.govern.approvals import Status
 from medfed.govern.entries import OpenedEntry
@@ -189,7 +190,8 @@ class Conductor:
                 sums_of(spec, len(spec.sites), keys),
                 spec.privacy.totals_only,
             )
-            process = Process(spec, strategy, federation, NetworkCache(spec.model, spec.seed), external)
+            networks, start = NetworkCache(spec.model, spec.seed), Start.of(run_folder.path, spec)
+            process = Process(spec, strategy, federation, networks, external, start)
             policies = dict.fromkeys(members, "its own")
             simulation = Simulation(run, parties, ledger, ledgers, policies, timings, simulated=False)
             undo.enter_context(attached(simulation))

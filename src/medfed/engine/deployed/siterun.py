@@ -192,7 +192,7 @@ class SiteRun:
             policy=self._policy,
             ledger=self.ledger,
             memory=self._store.site(site),
-            networks=NetworkCache(spec.model, spec.seed),
+            networks=NetworkCache(spec.model, spec.seed, spec.engine.device),
             permit=self._permit,
             asked=self._record_request,
             hiding=self._hiding(),
