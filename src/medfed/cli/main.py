@@ -25,6 +25,7 @@ from medfed.cli import (
     data,
     demo,
     doctor,
+    explaining,
     ledger,
     prediction,
     running,
@@ -50,6 +51,7 @@ app.command("compare")(running.compare)
 app.command("train")(training.train)
 app.command("predict")(prediction.predict)
 app.command("audit")(audit.audit)
+app.command("explain")(explaining.explain)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(ledger.app, name="ledger")
