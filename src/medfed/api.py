@@ -317,19 +317,12 @@ def explain(
     UserError, DataError, MissingExtra.
     """
     from medfed.engine.audit.subject import open_subject
-    from medfed.engine.explaining import explain_site
+    from medfed.engine.explaining import explain_site, place_outside
     from medfed.models.attribution import require_captum
     from medfed.report.explanation_page import write_explanation
 
     require_captum()
-    run = Path(run_folder).resolve()
-    place = Path(output).resolve() if output is not None else run.with_name(f"{run.name}-local")
-    if place.is_relative_to(run):
-        raise UserError(
-            "explanations hold patients' images or values, and the run's folder is passed on",
-            where=str(place),
-            remedy="name a folder outside it by --output",
-        )
+    place = place_outside(Path(run_folder), None if output is None else Path(output))
     subject = open_subject(Path(run_folder), sites, Path(data) if data is not None else None)
     known = sorted(subject.hospitals.sites)
     if site is not None and site not in known:
@@ -340,6 +333,34 @@ def explain(
         found = explain_site(model, subject.hospitals.rows.get(name).table, split, rows, methods)
         pages.append(write_explanation(found, place / name))
     return tuple(pages)
+
+
+def explain_at_site(
+    site_folder: FilePath,
+    run_folder: FilePath,
+    *,
+    split: Split = Split.TEST,
+    rows: int = 12,
+    methods: Sequence[Method] | None = None,
+    output: FilePath | None = None,
+) -> Path:
+    """As :func:`explain` at a deployed site: on the rows that its ``site.yaml`` declares for the run's task.
+
+    run_folder: a copy of the coordinator's, in which the model lies. Raises also TaskError.
+    """
+    from medfed.engine.deployed.cohorts import table_of
+    from medfed.engine.deployed.folders import SiteFolder
+    from medfed.engine.explaining import explain_site, place_outside
+    from medfed.models.attribution import require_captum
+    from medfed.report.explanation_page import write_explanation
+    from medfed.spec.site import load_site
+
+    require_captum()
+    place = place_outside(Path(run_folder), None if output is None else Path(output))
+    folder = SiteFolder.open(Path(site_folder))
+    model = TrainedModel.load(Path(run_folder), folder.site)
+    table = table_of(folder, load_site(folder.settings), load_task(Path(run_folder) / "task.yaml"))
+    return write_explanation(explain_site(model, table, split, rows, methods), place / folder.site)
 
 
 def _unseen(attack: Attack, done: int, of: int) -> None:

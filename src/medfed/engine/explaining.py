@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,19 @@ def explain_site(
         explained=_explained(model, table, split, examples, scores, chosen, picked, used),
         whose=_whose(table.select(split), [row for row, _ in picked], image=image),
     )
+
+
+def place_outside(run: Path, output: Path | None) -> Path:
+    """Where a run's explanations go: ``RUN-local`` beside it if not given. Raises UserError for a place within it."""
+    run = run.resolve()
+    place = output.resolve() if output is not None else run.with_name(f"{run.name}-local")
+    if place.is_relative_to(run):
+        raise UserError(
+            "explanations hold patients' images or values, and the run's folder is passed on",
+            where=str(place),
+            remedy="name a folder outside it by --output",
+        )
+    return place
 
 
 def pick(

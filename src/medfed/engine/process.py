@@ -7,12 +7,13 @@ same questions, and they give the stored answers; what led to it they have forgo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 
-from medfed.core.errors import Refused, UserError
+from medfed.core.errors import QuorumLost, Refused, UserError
 from medfed.core.examples import Split
 from medfed.core.messages import Counts, Message, Vector
 from medfed.core.protocols import Algorithm
@@ -24,6 +25,7 @@ from medfed.engine.stopping import Progress, stop_reason
 from medfed.engine.strategies import Lane, Strategy
 from medfed.evaluate.appraisal import Appraisal, appraise
 from medfed.evaluate.evaluation import FEDERATED, Candidate, evaluate, own_metrics
+from medfed.evaluate.explanation import Average, average
 from medfed.metrics.measure import Measure, Measures
 from medfed.models.catalogue import NetworkCache
 from medfed.spec.task import ModelSpec, TaskSpec
@@ -162,6 +164,19 @@ class Process:
         classes = len(state.lanes[0].encoding.classes)
         candidates = self._candidates(state.lanes, split, self.federation.sites)
         return appraise(self.federation, candidates, self.task, classes, own=len(candidates) <= OWN_METRICS)
+
+    def explain(self, state: RunState, split: Split) -> Average | None:
+        """What the answers of a state's models rest on, on average over sites.
+
+        None where the task does not ask for it or policies keep it. It ends no run: where too few sites answer there
+        is none either.
+        """
+        if not self.task.evaluation.explanations:
+            return None
+        self._revisit(state)
+        with suppress(QuorumLost):
+            return average(self.federation, self._candidates(state.lanes, split, self.federation.sites))
+        return None
 
     def weights(self, state: RunState) -> dict[str, Vector]:
         """Each lane's model as a flat vector, by the lane's name."""

@@ -23,7 +23,7 @@ from medfed.engine.adaptive import AdaptivelyClipped
 from medfed.engine.federation import share
 from medfed.engine.release import declares_sensitivity
 from medfed.engine.wholesite import plan_of
-from medfed.evaluate import appraisal, evaluation
+from medfed.evaluate import appraisal, evaluation, explanation
 from medfed.privacy.graph import FEWEST
 from medfed.privacy.he.ckks import MOST_SITES
 from medfed.privacy.release import undeclared
@@ -52,7 +52,7 @@ class Strategy:
 
     totals_only: whether no site releases figures of its own. noisy: whether sums get noise, and none leaves without it
     that does not declare its sensitivity. adaptive: the task's privacy of whole sites, where the clipping norm follows
-    their updates.
+    their updates. explained: whether averages of explanations are asked for.
     """
 
     kind: type[Algorithm[Any]]
@@ -61,6 +61,7 @@ class Strategy:
     totals_only: bool = False
     noisy: bool = False
     adaptive: SitePrivacy | None = None
+    explained: bool = False
 
     def algorithm(self, initial: Vector, rounds: int, tolerance: float) -> Algorithm[Message]:
         """The algorithm that starts from these weights."""
@@ -73,7 +74,11 @@ class Strategy:
     @property
     def steps(self) -> frozenset[str]:
         """Names of all steps that sites admit in this run."""
-        known = (*RUN_STEPS, *self.kind.STEPS, *(adaptive.STEPS if self.adaptive is not None else ()))
+        asked_for = (
+            *(adaptive.STEPS if self.adaptive is not None else ()),
+            *(explanation.STEPS if self.explained else ()),
+        )
+        known = (*RUN_STEPS, *self.kind.STEPS, *asked_for)
         return frozenset(step.name for step in known if self._leaves(step))
 
     def _leaves(self, step: Step[Any, Any]) -> bool:
@@ -115,7 +120,8 @@ def resolve_strategy(task: TaskFile, sites: Sequence[str]) -> Strategy:
     privacy = task.spec.privacy
     follows = privacy.site if privacy.site is not None and privacy.site.adaptive is not None else None
     lanes, noisy = _lanes(plugin.name, names), privacy.release is not None
-    strategy = Strategy(kind, plugin.options, lanes, privacy.totals_only, noisy, follows)
+    explained = task.spec.evaluation.explanations
+    strategy = Strategy(kind, plugin.options, lanes, privacy.totals_only, noisy, follows, explained)
     _try_options(task, strategy)
     return strategy
 

@@ -359,6 +359,25 @@ def dot_panel(
     return drawn[0]
 
 
+def map_panel(cells: tuple[tuple[float, ...], ...], *, name: str, alt: str) -> Markup:
+    """Cells of a map, each as dark as its value is to the largest, on a scale of the image's height and width."""
+    rows, columns, most = len(cells), len(cells[0]), max(max(line) for line in cells) or 1.0
+    with _drawing(name, 258.0, alt) as (figure, drawn):
+        axes = figure.add_axes((0.2, 0.15, 0.72, 0.82))
+        _frame(axes)
+        for i, line in enumerate(cells):
+            for j, value in enumerate(line):
+                ends = {"xmin": j / columns, "xmax": (j + 1) / columns}
+                opaque = 0.95 * value / most
+                axes.axhspan(i / rows, (i + 1) / rows, **ends, facecolor=SERIES[1], alpha=opaque, linewidth=0)
+        axes.spines[["top", "right"]].set_visible(True)
+        ticks, names = (0, 0.25, 0.5, 0.75, 1), ("0", "25 %", "50 %", "75 %", "100 %")
+        axes.set_xticks(ticks, names)
+        axes.set_yticks(ticks, names)
+        axes.set(xlim=(0, 1), ylim=(1, 0), xlabel="from the left", ylabel="from the top")
+    return drawn[0]
+
+
 def bar_panel(values: Mapping[str, float], *, name: str, alt: str) -> Markup:
     """A horizontal bar per label, of values of at least 0, the first on top."""
     from matplotlib.ticker import MaxNLocator

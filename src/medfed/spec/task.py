@@ -187,12 +187,14 @@ class Evaluation(Section):
     """What is measured, how often, and to which resolution the federated AUC is formed.
 
     bins: ``auto`` is 200 for two classes and 50 for more, of which each has a histogram that every site sends.
+    explanations: whether sites are asked, at the end, for what the model's answers rest on, on average.
     """
 
     every: Annotated[int, Field(ge=1)] = 1
     split: Literal["train", "validation", "test"] | None = None
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     bins: Annotated[int, Field(ge=10, le=100_000)] | Literal["auto"] = "auto"
+    explanations: bool = False
 
     def bins_for(self, classes: int) -> int:
         """The bins of each histogram where there are so many classes."""

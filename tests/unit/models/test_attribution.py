@@ -23,10 +23,10 @@ def squares(rows: int, seed: int, channels: int = 1) -> tuple[np.ndarray, np.nda
     labels = np.arange(rows) % 2
     images = rng.normal(0, 0.5, (rows, channels, 32, 32)).astype(np.float32)
     y, x = np.mgrid[:32, :32]
-    for image, label in zip(images, labels, strict=True):
+    for row, label in enumerate(labels):
         cy, cx = rng.integers(12, 30, 2)
-        image += np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 30)
-        image[(slice(None), *PLACE)] += label * rng.uniform(0.8, 2)
+        images[row] += np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 30)
+        images[(row, slice(None), *PLACE)] += label * rng.uniform(0.8, 2)
     return images, labels
 
 
@@ -67,8 +67,8 @@ def share_in_place(maps: np.ndarray) -> np.ndarray:
     return maps[(slice(None), *PLACE)].sum((1, 2)) / maps.sum((1, 2)).clip(1e-12)
 
 
-@pytest.mark.parametrize(("outputs", "least"), [(1, 6), (2, 6)])
-def test_a_network_is_seen_to_look_at_the_square_by_which_it_tells_the_classes(outputs, least):
+@pytest.mark.parametrize("outputs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_network_is_seen_to_look_at_the_square_by_which_it_tells_the_classes(outputs):
     images, labels = squares(300, seed=1)
     found = trained(network("cnn", (1, 32, 32), outputs), images, labels, steps=60)
     test, truth = squares(60, seed=2)
@@ -79,9 +79,9 @@ def test_a_network_is_seen_to_look_at_the_square_by_which_it_tells_the_classes(o
     ones = np.ones(len(right), np.int64)
     cam = gradcam(found, test[right], 2, ones)
     assert cam.shape == (len(right), 32, 32) and cam.min() >= 0
-    assert share_in_place(cam).mean() > least * AREA
+    assert share_in_place(cam).mean() > 6 * AREA
     gradients = integrated_gradients(found, test[right], images.mean(0), 2, ones)
-    assert share_in_place(np.abs(gradients.attributions[:, 0])).mean() > least * AREA
+    assert share_in_place(np.abs(gradients.attributions[:, 0])).mean() > 6 * AREA
 
 
 @pytest.mark.slow
