@@ -363,7 +363,7 @@ def map_panel(cells: tuple[tuple[float, ...], ...], *, name: str, alt: str) -> M
     """Cells of a map, each as dark as its value is to the largest, on a scale of the image's height and width."""
     rows, columns, most = len(cells), len(cells[0]), max(max(line) for line in cells) or 1.0
     with _drawing(name, 258.0, alt) as (figure, drawn):
-        axes = figure.add_axes((0.2, 0.15, 0.72, 0.82))
+        axes = figure.add_axes((0.18, 0.15, 0.78, 0.82))
         _frame(axes)
         for i, line in enumerate(cells):
             for j, value in enumerate(line):
@@ -371,10 +371,10 @@ def map_panel(cells: tuple[tuple[float, ...], ...], *, name: str, alt: str) -> M
                 opaque = 0.95 * value / most
                 axes.axhspan(i / rows, (i + 1) / rows, **ends, facecolor=SERIES[1], alpha=opaque, linewidth=0)
         axes.spines[["top", "right"]].set_visible(True)
-        ticks, names = (0, 0.25, 0.5, 0.75, 1), ("0", "25 %", "50 %", "75 %", "100 %")
+        ticks, names = (0, 0.25, 0.5, 0.75, 1), ("0", "0.25", "0.5", "0.75", "1")
         axes.set_xticks(ticks, names)
         axes.set_yticks(ticks, names)
-        axes.set(xlim=(0, 1), ylim=(1, 0), xlabel="from the left", ylabel="from the top")
+        axes.set(xlim=(0, 1), ylim=(1, 0), xlabel="share of the width", ylabel="share of the height")
     return drawn[0]
 
 
