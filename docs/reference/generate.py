@@ -145,6 +145,9 @@ TASK_MEANINGS = {
     "comes; `auto`: 200 for two classes, and for more 50 each.",
     "evaluation.holdout": "Sites that never train ([external validation](../how-to/external-validation.md)). The model "
     "is measured on all of their rows, as the part `external`, which is in no figure over all sites.",
+    "evaluation.explanations": "Ask the sites, at the end, for what the model's answers rest on, on average: only "
+    "those add to it whose policy says `explanations: averages`. Needs the extra `imaging`. See [how to explain a "
+    "model](../how-to/explain-a-model.md).",
     "stop.metric": "The metric to watch, federated, on the part measured after each round.",
     "stop.target": "Stop when the metric is at least this good.",
     "stop.patience": "Stop after this many measurements without a better value.",
@@ -210,6 +213,8 @@ POLICY_MEANINGS = {
     "releases": "Kinds of reply that may leave.",
     "minimum_patients": "The fewest distinct patients a step may read. A split without any patients may be read, for "
     "it describes nobody.",
+    "explanations": "What may leave of what a model's answers rest on: `local`, nothing; `averages`, means over "
+    "patients, in a total. Maps and attributions of single patients never leave.",
     "minimum_count": "The smallest non-zero count of patients on which a number of a data sheet, a metric or the name "
     "of a level may rest. Others are withheld; a part with fewer patients is left out of federated metrics too.",
     "limits.rounds": "The last round that may be asked.",

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from medfed.core.errors import MissingExtra, RunFolderError, UserError
+from medfed.core.examples import Split
 from medfed.data.raw import Unread
 from medfed.engine.assembly import assemble, check_parts
 from medfed.engine.cohort import check_cohort
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
     from medfed.attacks.results import Attack, Audit
     from medfed.engine.audit.audit import Effort, Progress
+    from medfed.evaluate.explained import Method
 
 FilePath: TypeAlias = "str | os.PathLike[str]"
 Task: TypeAlias = "FilePath | Mapping[str, Any] | TaskSpec | TaskFile"
@@ -345,6 +347,70 @@ def audit(
 
 def _unwatched(done: int, of: int) -> None:
     """Show no progress."""
+
+
+def explain(
+    run_folder: FilePath,
+    sites: Mapping[str, SiteInput] | None = None,
+    *,
+    site: str | None = None,
+    data: FilePath | None = None,
+    split: Split = Split.TEST,
+    rows: int = 12,
+    methods: Sequence[Method] | None = None,
+    output: FilePath | None = None,
+) -> tuple[Path, ...]:
+    """Explain a finished run's answers at each site, or one, for its own people; returns the pages that were written.
+
+    sites, data: the rows, where the run's own data folder does not have them (see :func:`build`). output: a folder
+    outside the run's, ``RUN-local`` beside it if not given; each site has one below it. Raises RunFolderError,
+    UserError, DataError, MissingExtra.
+    """
+    from medfed.engine.audit.subject import open_subject
+    from medfed.engine.explaining import explain_site, place_outside
+    from medfed.models.attribution import require_captum
+    from medfed.report.explanation_page import write_explanation
+
+    require_captum()
+    place = place_outside(Path(run_folder), None if output is None else Path(output))
+    subject = open_subject(Path(run_folder), sites, Path(data) if data is not None else None)
+    known = sorted(subject.hospitals.sites)
+    if site is not None and site not in known:
+        raise UserError(f"there is no site {site!r} in this run", remedy=f"it has: {', '.join(known)}")
+    pages = []
+    for name in known if site is None else [site]:
+        model = TrainedModel.load(Path(run_folder), name)
+        found = explain_site(model, subject.hospitals.rows.get(name).table, split, rows, methods)
+        pages.append(write_explanation(found, place / name))
+    return tuple(pages)
+
+
+def explain_at_site(
+    site_folder: FilePath,
+    run_folder: FilePath,
+    *,
+    split: Split = Split.TEST,
+    rows: int = 12,
+    methods: Sequence[Method] | None = None,
+    output: FilePath | None = None,
+) -> Path:
+    """As :func:`explain` at a deployed site: on the rows that its ``site.yaml`` declares for the run's task.
+
+    run_folder: a copy of the coordinator's, in which the model lies. Raises also TaskError.
+    """
+    from medfed.engine.deployed.cohorts import table_of
+    from medfed.engine.deployed.folders import SiteFolder
+    from medfed.engine.explaining import explain_site, place_outside
+    from medfed.models.attribution import require_captum
+    from medfed.report.explanation_page import write_explanation
+    from medfed.spec.site import load_site
+
+    require_captum()
+    place = place_outside(Path(run_folder), None if output is None else Path(output))
+    folder = SiteFolder.open(Path(site_folder))
+    model = TrainedModel.load(Path(run_folder), folder.site)
+    table = table_of(folder, load_site(folder.settings), load_task(Path(run_folder) / "task.yaml"))
+    return write_explanation(explain_site(model, table, split, rows, methods), place / folder.site)
 
 
 def _unseen(attack: Attack, done: int, of: int) -> None:

@@ -15,10 +15,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "report"))
 
 from audits import LOUD
+from explained_sites import site
 from report_folders import Kind, compare_folder, run_folder
 
 from medfed.report import write_report
 from medfed.report.audit_page import write_audit
+from medfed.report.explanation_page import write_explanation
 
 CHROMIUM, DRIVER = shutil.which("chromium"), "/usr/bin/chromedriver"
 pytestmark = [
@@ -42,8 +44,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "evil": run_folder(made / "evil", Kind(sites=EVIL, rounds=3)),
         "comparison": compare_folder(made / "comparison", ("local", "pooled", "fedavg"), rounds=3),
     }
+    explained = {noun: write_explanation(site(image=noun == "images"), made / noun) for noun in ("images", "rows")}
     (folders["run"] / "audit.json").write_text(json.dumps(asdict(LOUD)))
-    return {"audit": write_audit(folders["run"])} | {name: write_report(folder) for name, folder in folders.items()}
+    return (
+        explained
+        | {"audit": write_audit(folders["run"])}
+        | {name: write_report(folder) for name, folder in folders.items()}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +83,7 @@ def requests(browser: Any) -> set[str]:
 NAMES = ("run", "single", "forty", "evil", "comparison")
 
 
-@pytest.mark.parametrize("name", [*NAMES, "audit"])
+@pytest.mark.parametrize("name", [*NAMES, "audit", "images", "rows"])
 @pytest.mark.parametrize("width", [375, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_loads_nothing_and_complains_of_nothing(
@@ -134,3 +141,18 @@ def test_a_wide_table_scrolls_in_its_own_box(browser: Any, pages: dict[str, Path
     widths = browser.execute_script("""
         return [...document.querySelectorAll('.scroll')].map(box => [box.scrollWidth, box.clientWidth])""")
     assert any(content > box for content, box in widths)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_picture_of_an_explanation_is_drawn_and_the_warning_is_large(
+    browser: Any, pages: dict[str, Path], width: int
+) -> None:
+    visit(browser, pages["images"], width, "light")
+    drawn = browser.execute_script("""
+        const pictures = [...document.querySelectorAll('img.picture')];
+        return pictures.map(each => [each.naturalWidth, each.getBoundingClientRect().width])""")
+    assert len(drawn) == 9 and all(natural >= 100 and shown >= 200 for natural, shown in drawn)
+    size, body = browser.execute_script("""
+        const size = which => parseFloat(getComputedStyle(document.querySelector(which)).fontSize);
+        return [size('.shout'), size('main p')]""")
+    assert size >= 1.2 * body

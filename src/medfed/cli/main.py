@@ -26,6 +26,7 @@ from medfed.cli import (
     demo,
     doctor,
     evaluation,
+    explaining,
     ledger,
     prediction,
     running,
@@ -52,6 +53,7 @@ app.command("train")(training.train)
 app.command("predict")(prediction.predict)
 app.command("evaluate")(evaluation.evaluate)
 app.command("audit")(audit.audit)
+app.command("explain")(explaining.explain)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(ledger.app, name="ledger")

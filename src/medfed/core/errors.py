@@ -69,6 +69,7 @@ class RefusalReason(enum.StrEnum):
     STEPS = "policy.steps"
     QUIET_HOURS = "policy.quiet_hours"
     RELEASES = "policy.releases"
+    EXPLANATIONS = "policy.explanations"
     MINIMUM_PATIENTS = "policy.minimum_patients"
     ROUNDS = "policy.limits.rounds"
     REQUESTS = "policy.limits.requests"

@@ -46,7 +46,7 @@ class SiteTable:
     columns: float64 with NaN for missing (continuous), levels with None for missing (binary, categorical), or
     float32 of shape (n, …) (array). levels: the declared levels of those columns that have any.
     ids: the patient of each row. targets: float64 (regression) or class names. classes: the declared classes.
-    split: the index in SPLITS of each row's split.
+    split: the index in SPLITS of each row's split. sources: of images, the file of each, for the site's own people.
     """
 
     site: str
@@ -58,6 +58,7 @@ class SiteTable:
     classes: tuple[str, ...] | None
     split: SplitCodes
     findings: Findings
+    sources: Texts | None = None
 
     def values(self, column: str, kind: Kind) -> NDArray[Any]:
         """A column's values as the federation understands them, which may be wider than here (see
@@ -129,6 +130,7 @@ class SiteTable:
             ids=self.ids[mask],
             targets=self.targets[mask],
             split=self.split[mask],
+            sources=None if self.sources is None else self.sources[mask],
         )
 
 

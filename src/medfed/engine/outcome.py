@@ -24,6 +24,7 @@ from medfed.engine.simulation import Simulation
 from medfed.engine.spent import SiteSpent, spent_by_site
 from medfed.engine.trained import save_models
 from medfed.evaluate.appraisal import Appraisal, Curve
+from medfed.evaluate.explanation import GRID, Average
 from medfed.spec.task import TaskSpec
 from medfed.version import __version__
 
@@ -104,6 +105,19 @@ class SentUpdates:
 
 
 @dataclass(frozen=True)
+class AverageExplanation:
+    """What the model looks at, on average over the sites' rows: shares by feature, or of images a map, row by row.
+
+    withheld: sites left out for want of patients.
+    """
+
+    rows: int
+    withheld: int
+    features: dict[str, float]
+    map: list[list[float]]
+
+
+@dataclass(frozen=True)
 class Results:
     """``results.json``: all that was measured, and of what; a withheld count is null."""
 
@@ -128,6 +142,7 @@ class Results:
     metrics: dict[str, dict[str, dict[str, Any]]]
     roc: dict[str, dict[str, list[float]]]
     appraisal: Appraised
+    explanations: AverageExplanation | None
     absences: list[dict[str, Any]]
     privacy: dict[str, SiteSpent]
     started: str
@@ -154,6 +169,7 @@ def write_outcome(
             outside = process.appraise_external(state)
             metrics[Split.EXTERNAL] = _with_appraised(metrics[Split.EXTERNAL], Split.EXTERNAL, outside)
             appraised |= outside
+        averaged = process.explain(state, final_split)
         rows, sheets = _sheets(process, state)
     simulation.close("complete")
     timings = _timings(simulation.spent(), clock)
@@ -186,6 +202,7 @@ def write_outcome(
         metrics={split.value: _by_site(found.rows) for split, found in metrics.items()},
         roc={site: _points(a.roc, "fpr", "tpr") for site, a in appraised.items() if len(a.roc.x)},
         appraisal=Appraised(final_split, {site: _appraisal(a, len(encoding.classes)) for site, a in appraised.items()}),
+        explanations=None if averaged is None else _average(averaged, encoding.features),
         absences=[{"round": a.round, "site": a.site, "sentence": a.sentence} for a in absences],
         privacy=spent_by_site(folder.path / "ledger", spec, trainers),
         started=folder.origin().started,
@@ -196,6 +213,7 @@ def write_outcome(
         "privacy": {site: asdict(spent) for site, spent in results.privacy.items()},
         "appraisal": asdict(results.appraisal),
         "updates": asdict(results.updates),
+        "explanations": asdict(results.explanations) if results.explanations else None,
         "timings": asdict(timings),
     }
     folder.write_json("results.json", vars(results) | nested)
@@ -219,6 +237,14 @@ def _appraisal(found: Appraisal, classes: int) -> SiteAppraisal:
         confusion=[cells[first : first + classes] for first in range(0, len(cells), classes)],
         intervals={each.metric: (each.low, each.high) for each in found.intervals},
     )
+
+
+def _average(found: Average, features: tuple[str, ...]) -> AverageExplanation:
+    shares = found.shares.tolist()
+    if not features and len(shares) == GRID * GRID:
+        return AverageExplanation(found.rows, found.withheld, {}, found.shares.reshape(GRID, GRID).tolist())
+    names = features or tuple(f"feature {i + 1}" for i in range(len(shares)))
+    return AverageExplanation(found.rows, found.withheld, dict(zip(names, shares, strict=True)), [])
 
 
 def _points(curve: Curve, x: str, y: str) -> dict[str, list[float]]:

@@ -7,13 +7,14 @@ same questions, and they give the stored answers; what led to it they have forgo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
 
 import numpy as np
 
-from medfed.core.errors import Refused, UserError
+from medfed.core.errors import QuorumLost, Refused, UserError
 from medfed.core.examples import Split
 from medfed.core.messages import Counts, Message, Vector
 from medfed.core.protocols import Algorithm
@@ -28,6 +29,7 @@ from medfed.engine.stopping import Progress, stop_reason
 from medfed.engine.strategies import Lane, Strategy
 from medfed.evaluate.appraisal import Appraisal, appraise, appraise_apart
 from medfed.evaluate.evaluation import FEDERATED, Candidate, evaluate, evaluate_apart, own_metrics
+from medfed.evaluate.explanation import Average, average
 from medfed.metrics.measure import Measure, Measures
 from medfed.models.catalogue import NetworkCache
 from medfed.models.elements import EVERYTHING, Elements
@@ -164,7 +166,7 @@ class Process:
             metrics = replace(metrics, rows=metrics.rows + self._measure_external(lanes, number))
         progress = state.progress.after(metrics.value(self.task.stop.metric or ""), self.task.stop)
         reason = stop_reason(progress, self.task.stop, done=done, limit=limit)
-        if reason and self.strategy.fine_tunes:
+        if reason and self.task.federation.fine_tunes:
             self._fine_tune(lanes)
         new = tuple(self.federation.conversation.absences)
         after = RunState(number, lanes, self._versions(), progress, self._absences(state.absences), reason)
@@ -202,6 +204,19 @@ class Process:
         """The final appraisal of a state's model by each held-out site that releases one; none for regression."""
         self._revisit(state)
         return appraise_apart(self.federation, dict.fromkeys(self.external, self._external_candidate(state.lanes)))
+
+    def explain(self, state: RunState, split: Split) -> Average | None:
+        """What the answers of a state's models rest on, on average over sites.
+
+        None where the task does not ask for it or policies keep it. It ends no run: where too few sites answer there
+        is none either.
+        """
+        if not self.task.evaluation.explanations:
+            return None
+        self._revisit(state)
+        with suppress(QuorumLost):
+            return average(self.federation, self._candidates(state.lanes, split, self.federation.sites))
+        return None
 
     def weights(self, state: RunState) -> dict[str, Vector]:
         """Each lane's model as a flat vector, the elements that are not trained included, by the lane's name."""

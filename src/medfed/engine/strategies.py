@@ -23,12 +23,12 @@ from medfed.engine.adaptive import AdaptivelyClipped
 from medfed.engine.federation import share
 from medfed.engine.release import declares_sensitivity
 from medfed.engine.wholesite import plan_of
-from medfed.evaluate import appraisal, evaluation
+from medfed.evaluate import appraisal, evaluation, explanation
 from medfed.privacy.graph import FEWEST
 from medfed.privacy.he.ckks import MOST_SITES
 from medfed.privacy.release import undeclared
 from medfed.spec.loading import TaskFile
-from medfed.spec.task import BASELINES, SitePrivacy
+from medfed.spec.task import BASELINES, SitePrivacy, TaskSpec
 
 POOLED = "pooled"
 """The simulated site that holds every row, for the baseline of that name."""
@@ -52,8 +52,7 @@ class Strategy:
 
     totals_only: whether no site releases figures of its own. noisy: whether sums get noise, and none leaves without it
     that does not declare its sensitivity. adaptive: the task's privacy of whole sites, where the clipping norm follows
-    their updates. fine_tunes: whether each site trains a model of its own in the end. partial: whether a part of the
-    network is trained, of which sites are told.
+    their updates. further: the steps that this task needs beside those of every run and of its algorithm.
     """
 
     kind: type[Algorithm[Any]]
@@ -62,8 +61,7 @@ class Strategy:
     totals_only: bool = False
     noisy: bool = False
     adaptive: SitePrivacy | None = None
-    fine_tunes: bool = False
-    partial: bool = False
+    further: tuple[Step[Any, Any], ...] = ()
 
     def algorithm(self, initial: Vector, rounds: int, tolerance: float) -> Algorithm[Message]:
         """The algorithm that starts from these weights."""
@@ -76,10 +74,7 @@ class Strategy:
     @property
     def steps(self) -> frozenset[str]:
         """Names of all steps that sites admit in this run."""
-        known: list[Step[Any, Any]] = [*RUN_STEPS, *self.kind.STEPS]
-        known += adaptive.STEPS if self.adaptive is not None else ()
-        known += finetuning.STEPS if self.fine_tunes else ()
-        known += partial.STEPS if self.partial else ()
+        known = (*RUN_STEPS, *self.kind.STEPS, *self.further)
         return frozenset(step.name for step in known if self._leaves(step))
 
     @property
@@ -132,10 +127,21 @@ def resolve_strategy(task: TaskFile, sites: Sequence[str]) -> Strategy:
     privacy = task.spec.privacy
     follows = privacy.site if privacy.site is not None and privacy.site.adaptive is not None else None
     lanes, noisy = _lanes(plugin.name, names), privacy.release is not None
-    fine_tunes, parts = task.spec.federation.fine_tunes, bool(task.spec.model.freeze)
-    strategy = Strategy(kind, plugin.options, lanes, privacy.totals_only, noisy, follows, fine_tunes, parts)
+    further = _further_steps(task.spec)
+    strategy = Strategy(kind, plugin.options, lanes, privacy.totals_only, noisy, follows, further)
     _try_options(task, strategy)
     return strategy
+
+
+def _further_steps(task: TaskSpec) -> tuple[Step[Any, Any], ...]:
+    site = task.privacy.site
+    wanted = (
+        (adaptive.STEPS, site is not None and site.adaptive is not None),
+        (finetuning.STEPS, task.federation.fine_tunes),
+        (partial.STEPS, bool(task.model.freeze)),
+        (explanation.STEPS, task.evaluation.explanations),
+    )
+    return tuple(step for steps, needed in wanted if needed for step in steps)
 
 
 _GIVEN = ("initial", "rounds", "tolerance")

@@ -120,6 +120,12 @@ STEPS: dict[str, Words] = {
         "calibration behind which fewer stand",
         _AT_THE_END,
     ),
+    "explanation.mean_shares": Words(
+        "where in an image the model looks, or how much each column of a table moves its answers, added up over the "
+        "patients of one part; nothing unless this hospital's policy says explanations: averages, nor where they are "
+        "fewer than {count}",
+        _AT_THE_END,
+    ),
     "appraisal.patient_rows": Words(
         "how many rows the patients of one part have: their sum, and the sum of their squares; nothing where they are "
         "fewer than {count}",

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import digamma
 
 from medfed.core.messages import Counts
 
@@ -84,6 +83,8 @@ def average_precision_error(cells: Scored) -> float:
     if total == 0 or n.sum() == 0:
         return 0.0
     best = (p * np.nan_to_num(_ratio(true + p, true + p + false - n))).sum() / total
+    from scipy.special import digamma  # scipy is imported where it is needed: it takes 12 MB
+
     worst = (p - false * (digamma(true + p + false + 1) - digamma(true + false + 1))).sum() / total
     found = float(average_precision(cells))
     return max(float(best) - found, found - float(worst), 0.0)

@@ -28,6 +28,9 @@ _STEPS = (24, 96)
 _COMPLETE, _SMALL = 0.05, 0.01
 """The share of |f(x) − f(x')|, or the logits, that integrated gradients may miss before more steps are taken."""
 
+_LARGE = 2**14
+"""Numbers of one input beyond which no second attempt is made: it takes minutes."""
+
 _FINE = (4, 2)
 """The least length of each axis of the feature maps that are looked at, the first that any layer reaches."""
 
@@ -63,7 +66,8 @@ def integrated_gradients(
 
     (xᵢ − x'ᵢ) ∫₀¹ ∂f/∂xᵢ (x' + α(x − x')) dα. baseline: x', of one input's shape; an average one, for at a constant
     image group normalisation has no gradient. targets: the class explained of each input; ignored for values (0
-    classes). Where 24 steps miss more of f(x) − f(x') than a twentieth and 0.01, there are 96. Raises MissingExtra.
+    classes). Where 24 steps miss more of f(x) − f(x') than a twentieth and 0.01, there are 96, unless inputs are large.
+    Raises MissingExtra.
     """
     require_captum()
     from captum.attr import IntegratedGradients
@@ -72,7 +76,7 @@ def integrated_gradients(
     with _explained(network, classes, inputs) as (score, batches):
         for rows, batch in batches:
             target = None if classes == 0 else _tensor(targets[rows])
-            for steps in _STEPS:
+            for steps in _STEPS if inputs[0].size <= _LARGE else _STEPS[:1]:
                 found, missing = IntegratedGradients(score).attribute(
                     batch,
                     baselines=_tensor(baseline[None]),
@@ -95,25 +99,38 @@ def gradcam(
     """Grad-CAM (Selvaraju et al. 2017) of each input, shape (n, *spatial), at least 0, in the resolution of the input.
 
     ReLU(Σ_k α_k A_k) with α_k the mean gradient of the class's score over feature map A_k; the maps are those of the
-    last convolutional part of the network (see :func:`last_maps`), and what they give is interpolated. Raises UserError
-    where the network has no convolution over the input's axes, MissingExtra.
+    last convolutional part of the network (see :func:`last_maps`), and what they give is interpolated. A network that
+    does not pool its maps, but joins them position by position, gives the same map another weight at each position,
+    whose mean says nothing: there α_k is the gradient at each (HiResCAM, Draelos and Carin 2020), which is the same
+    where maps are pooled. Raises UserError where the network has no convolution over the input's axes, MissingExtra.
     """
     require_captum()
-    from captum.attr import LayerAttribution, LayerGradCam
+    from captum.attr import LayerAttribution, LayerGradCam, LayerGradientXActivation
 
     parts = []
     with _explained(network, classes, inputs) as (score, batches):
-        layer = last_maps(network, inputs[:1])
+        maps = last_maps(network, inputs[:1])
         for rows, batch in batches:
             target = None if classes == 0 else _tensor(targets[rows])
-            found = LayerGradCam(score, layer).attribute(batch, target=target, relu_attributions=True)
+            if maps.pooled:
+                found = LayerGradCam(score, maps.part).attribute(batch, target=target)
+            else:
+                found = LayerGradientXActivation(score, maps.part).attribute(batch, target=target).sum(1, keepdim=True)
             mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[inputs.ndim - 2]
-            wide = LayerAttribution.interpolate(found, tuple(inputs.shape[2:]), mode)
+            wide = LayerAttribution.interpolate(found.relu(), tuple(inputs.shape[2:]), mode)
             parts.append(wide.detach().squeeze(1).numpy())
     return np.concatenate(parts).astype(np.float32)
 
 
-def last_maps(network: Network, inputs: NDArray[np.float32]) -> torch.nn.Module:
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """The part of a network that gives its last feature maps, and whether they are pooled afterwards."""
+
+    part: torch.nn.Module
+    pooled: bool
+
+
+def last_maps(network: Network, inputs: NDArray[np.float32]) -> Maps:
     """The part of the network that gives the last feature maps: after a convolution, and not yet pooled to a point.
 
     Maps of at least 4 along each axis are looked for, then of 2. Where several parts give the same maps, it is the
@@ -135,6 +152,7 @@ def last_maps(network: Network, inputs: NDArray[np.float32]) -> torch.nn.Module:
         if convolved and isinstance(output, torch.Tensor) and output.ndim == inputs.ndim and inputs.ndim > 2:
             given.append((module, output))
 
+    joined = {module.in_features for module in network.module.modules() if isinstance(module, torch.nn.Linear)}
     laid_out = network.laid_out(_tensor(inputs))  # which may try the module out
     handles = [
         module.register_forward_hook(seen) for module in network.module.modules() if module is not network.module
@@ -150,7 +168,7 @@ def last_maps(network: Network, inputs: NDArray[np.float32]) -> torch.nn.Module:
         if fine:
             found = [module for module, output in fine if output is fine[-1][1] and calls[module] == 1]
             if found:
-                return found[-1]
+                return Maps(found[-1], pooled=fine[-1][1][0].numel() not in joined)
     raise UserError(
         "Grad-CAM needs a network with convolutions over an image, which this model is not",
         remedy="use --method ig, which explains any model",

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from markupsafe import Markup
 
 from medfed.core.disclosure import WITHHELD
-from medfed.report.canvas import Stroke, Trace, matrix_panel, roc_panel, unit_panel
+from medfed.report.canvas import Stroke, Trace, bar_panel, map_panel, matrix_panel, roc_panel, unit_panel
 from medfed.report.figures import Legend, Panel, Panels, site_legend, site_looks
 from medfed.report.finals import shown_sites
 from medfed.report.folder import EXTERNAL, RunFolder
 from medfed.report.records import FEDERATED, PrecisionRecall, SiteAppraisal
 from medfed.report.words import count, listed, number
+
+MOST_FEATURES = 25
+"""Features that have a bar."""
 
 MOST_CLASSES = 10
 """A confusion of more classes is not drawn."""
@@ -105,6 +108,29 @@ def confusions(run: RunFolder) -> tuple[Panel, ...]:
         for i, (party, cells) in enumerate(known.items())
         if len(cells) == len(classes)
     )
+
+
+def average_explanation(run: RunFolder) -> Panel | None:
+    """What the model looks at on average over sites: a bar for each feature, or a map of the image."""
+    found = run.results.explanations if run.results else None
+    if found is None:
+        return None
+    if found.map:
+        svg = map_panel(found.map, name="average-map", alt=_where(found.map))
+        return Panel("Where in the image, on average", svg)
+    ranked = dict(sorted(found.features.items(), key=lambda item: -item[1])[:MOST_FEATURES])
+    said = "; ".join(f"{feature}: {100 * share:.0f} %" for feature, share in ranked.items())
+    percents = {feature: 100 * share for feature, share in ranked.items()}
+    svg = bar_panel(percents, name="average-shares", alt=f"Share of the attribution by feature. {said}.")
+    return Panel("Share of the attribution by feature, in %", svg)
+
+
+def _where(cells: tuple[tuple[float, ...], ...]) -> str:
+    """Where a map is highest, in words."""
+    places = [(value, i, j) for i, line in enumerate(cells) for j, value in enumerate(line)]
+    _, row, column = max(places)
+    height, width = 100 * (row + 0.5) / len(cells), 100 * (column + 0.5) / len(cells[row])
+    return f"The average map is highest {height:.0f} % from the top and {width:.0f} % from the left of the image."
 
 
 def _matrix(cells: tuple[tuple[int | None, ...], ...], classes: tuple[str, ...], *, name: str, party: str) -> Markup:

@@ -12,7 +12,7 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
@@ -356,6 +356,46 @@ def dot_panel(
         axes.tick_params(axis="x", labeltop=tall, top=tall)
         ends = [x for one in series for dot in one.dots for x in (dot.value, *(dot.interval or ()))]
         axes.set_xlim(*(limits or (_padded(ends) if ends else (0.0, 1.0))))
+    return drawn[0]
+
+
+def map_panel(cells: tuple[tuple[float, ...], ...], *, name: str, alt: str) -> Markup:
+    """Cells of a map, each as dark as its value is to the largest, on a scale of the image's height and width."""
+    rows, columns, most = len(cells), len(cells[0]), max(max(line) for line in cells) or 1.0
+    with _drawing(name, 258.0, alt) as (figure, drawn):
+        axes = figure.add_axes((0.18, 0.15, 0.78, 0.82))
+        _frame(axes)
+        for i, line in enumerate(cells):
+            for j, value in enumerate(line):
+                ends = {"xmin": j / columns, "xmax": (j + 1) / columns}
+                opaque = 0.95 * value / most
+                axes.axhspan(i / rows, (i + 1) / rows, **ends, facecolor=SERIES[1], alpha=opaque, linewidth=0)
+        axes.spines[["top", "right"]].set_visible(True)
+        ticks, names = (0, 0.25, 0.5, 0.75, 1), ("0", "0.25", "0.5", "0.75", "1")
+        axes.set_xticks(ticks, names)
+        axes.set_yticks(ticks, names)
+        axes.set(xlim=(0, 1), ylim=(1, 0), xlabel="share of the width", ylabel="share of the height")
+    return drawn[0]
+
+
+def bar_panel(values: Mapping[str, float], *, name: str, alt: str) -> Markup:
+    """A horizontal bar per label, of values of at least 0, the first on top."""
+    from matplotlib.ticker import MaxNLocator
+
+    labels, height = [shortened(label) for label in values], _ROW * 1.3 * len(values) + 22.0
+    left = (8.0 + max(map(_width, labels))) / _WIDTH
+    with _drawing(name, height, alt) as (figure, drawn):
+        axes = figure.add_axes((left, 20.0 / height, 0.955 - left, 1 - 22.0 / height))
+        _frame(axes)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x", color=GRID, linewidth=0.8)
+        axes.barh(range(len(labels)), list(values.values()), height=0.62, color=SERIES[0])
+        axes.set_yticks(range(len(labels)), labels)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
+        axes.xaxis.set_major_formatter(_tick_label)
+        axes.set_xlim(0, 1.05 * max(values.values()) or 1.0)
     return drawn[0]
 
 

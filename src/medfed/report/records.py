@@ -89,6 +89,15 @@ class Appraised(Record):
     sites: dict[str, SiteAppraisal] = {}
 
 
+class AverageExplanation(Record):
+    """What the model looks at on average over sites: shares by feature, or of images a map, row by row."""
+
+    rows: int
+    withheld: int = 0
+    features: dict[str, float] = {}
+    map: tuple[tuple[float, ...], ...] = ()
+
+
 class Absence(Record):
     """A site that did not take part in a round, and why."""
 
@@ -176,6 +185,7 @@ class Results(Record):
     metrics: dict[str, dict[str, dict[str, Measure]]] = {}
     roc: dict[str, Roc] = {}
     appraisal: Appraised = Appraised()
+    explanations: AverageExplanation | None = None
     absences: tuple[Absence, ...] = ()
     privacy: dict[str, PrivacySpent] = {}
     started: str = ""

@@ -50,6 +50,7 @@ class RunPage:
     site_curves: tuple[tuple[str, Panels], ...]
     roc: Panels | None
     confusions: tuple[Panel, ...]
+    explained: Panel | None
     bootstrapped: bool
     row_splits: tuple[str, ...]
     data_overview: str
@@ -90,6 +91,7 @@ def run_page(run: RunFolder, *, compared: bool, audited: bool = False) -> RunPag
         site_curves=tuple((metric, panels) for metric in facets if metric and (panels := site_curves(run, metric))),
         roc=appraisal_figures.curves(run),
         confusions=appraisal_figures.confusions(run),
+        explained=appraisal_figures.average_explanation(run),
         bootstrapped=_bootstrapped(run),
         row_splits=tuple(dict.fromkeys(split for by_split in rows for split in by_split)),
         data_overview=data_overview(run),

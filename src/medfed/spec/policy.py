@@ -130,6 +130,7 @@ class Policy(Section):
 
     tasks: SHA-256 digests of approved tasks. minimum_patients: fewest patients a step may read.
     minimum_count: smallest non-zero count of persons that a data sheet, a metric or a level may rest on.
+    explanations: what may leave of what a model's answers rest on: nothing, or averages over patients in a total.
     quiet_hours: when no request is answered. cpus, memory: processors and bytes that a deployed site's process may
     use; ``None`` sets no limit. epsilon, delta: the privacy budget of each dataset over all runs; ``None`` sets none.
     """
@@ -141,6 +142,7 @@ class Policy(Section):
     releases: tuple[Literal["sum", "site", "levels"], ...] | Everything = ()
     minimum_patients: Count = 10
     minimum_count: Count = 5
+    explanations: Literal["local", "averages"] = "local"
     limits: Limits = Limits()
     quiet_hours: tuple[QuietHours, ...] = ()
     cpus: Annotated[int, Field(ge=1)] | None = None
@@ -151,4 +153,5 @@ class Policy(Section):
     @classmethod
     def permissive(cls) -> Policy:
         """The policy of a simulated site: nothing is refused but small counts."""
-        return cls(tasks="*", task_types="*", algorithms="*", steps="*", releases="*", minimum_patients=1)
+        everything = dict.fromkeys(("tasks", "task_types", "algorithms", "steps", "releases"), "*")
+        return cls.model_validate({**everything, "minimum_patients": 1, "explanations": "averages"})

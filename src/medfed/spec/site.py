@@ -163,6 +163,9 @@ policy:
   minimum_patients: 10
   ## A figure that rests on fewer patients than this is withheld.
   minimum_count: 5
+  ## What a model's answers rest on (heat maps, the weight of each column): local keeps it here, for your own readers;
+  ## averages lets means over minimum_count patients or more leave within a total. Single cases never leave.
+  explanations: local
   ## Ceilings of one run: rounds, requests, the bytes of one request, the bytes that leave in all. None unless given.
   # limits: {rounds: 100, requests: 1000, request_bytes: 100000000, released_bytes: 1000000000}
   ## Hours in which nothing is computed here; each request is refused until they are over. They may run over midnight;

@@ -240,6 +240,7 @@ class Evaluation(Section):
 
     bins: ``auto`` is 200 for two classes and 50 for more, of which each has a histogram that every site sends. holdout:
     sites that never train; the model is measured on all of their rows, apart from the other sites' figures.
+    explanations: whether sites are asked, at the end, for what the model's answers rest on, on average.
     """
 
     every: Annotated[int, Field(ge=1)] = 1
@@ -247,6 +248,7 @@ class Evaluation(Section):
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     bins: Annotated[int, Field(ge=10, le=100_000)] | Literal["auto"] = "auto"
     holdout: tuple[Name, ...] = ()
+    explanations: bool = False
 
     def bins_for(self, classes: int) -> int:
         """The bins of each histogram where there are so many classes."""

@@ -87,6 +87,39 @@ def class_rows(kind: Kind) -> dict[str, dict[str, int]]:
     return {site: {"0": 0 if i == 2 else 30 + 5 * (i % 7), "1": 16 + 7 * (i % 5)} for i, site in enumerate(kind.sites)}
 
 
+def appraisal(kind: Kind, counts: dict[str, dict[str, int]]) -> dict[str, Any]:
+    """Curves, confusion and intervals of every site but the third, which shows its confusion alone."""
+    grid = np.linspace(0, 1, 20)
+    sites = {}
+    for i, site in enumerate((*kind.sites, "federated")):
+        shown = i != 2
+        negatives, positives = (counts.get(site, {"0": 150, "1": 120})[k] for k in ("0", "1"))
+        sites[site] = {
+            "precision_recall": {
+                "recall": grid.tolist() if shown else [],
+                "precision": (1 - 0.5 * grid ** (2 + 0.4 * (i % 6))).tolist() if shown else [],
+            },
+            "calibration": {
+                "predicted": (0.05 + grid[::2] * 0.9).tolist() if shown else [],
+                "observed": (grid[::2] ** (0.8 + 0.1 * (i % 6))).tolist() if shown else [],
+            },
+            "confusion": [[negatives - negatives // 5, negatives // 5], [positives // 4, positives - positives // 4]],
+            "intervals": {"auc": [0.801, 0.902], "average_precision": [0.7, 0.9]} if shown else {},
+        }
+    return {"split": "test", "sites": sites}
+
+
+def explanations(kind: Kind) -> dict[str, Any] | None:
+    """Average shares by feature; of runs of one site, a map."""
+    if kind.valueless:
+        return None
+    if len(kind.sites) == 1:
+        y, x = np.mgrid[:14, :14]
+        cells = np.exp(-((y - 4) ** 2 + (x - 9) ** 2) / 9)
+        return {"rows": 46, "withheld": 0, "features": {}, "map": (cells / cells.sum()).tolist()}
+    return {"rows": 200, "withheld": 1, "features": {"age": 0.3, "chol": 0.5, "sex": 0.2}, "map": []}
+
+
 def results(kind: Kind) -> dict[str, Any]:
     rng = np.random.default_rng(kind.seed + 1)
     counts = class_rows(kind)
@@ -144,6 +177,8 @@ def results(kind: Kind) -> dict[str, Any]:
             for i, site in enumerate(kind.sites)
         },
         "metrics": {"test": final},
+        "appraisal": appraisal(kind, counts) if kind.task_type == "classification" and not kind.valueless else {},
+        "explanations": explanations(kind),
         "roc": roc if kind.task_type == "classification" and not kind.valueless else {},
         "absences": [{"round": 12, "site": kind.sites[-1], "sentence": "no answer within 30 s"}],
         "started": "2026-01-01T12:00:00+00:00",

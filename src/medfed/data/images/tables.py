@@ -60,6 +60,7 @@ def load_images(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: 
         classes=declared_classes(label) if task_type == "classification" else None,
         split=np.zeros(len(rows), dtype=np.int8),
         findings=Findings(read=Tally(0, 0)),
+        sources=objects([chosen.each[kept].name for kept in loaded.kept.tolist()]),
     )
     given = None if splits is None else splits[rows]
     repeated = _repeated(loaded, patients, table.targets, given)
