@@ -156,7 +156,9 @@ class Process:
         return replace(metrics, absences=tuple(self.federation.conversation.absences))
 
     def curves(self, state: RunState, split: Split) -> dict[str, Curve]:
-        """ROC curves of a state's models on a split, by site and federated; none for regression or many classes."""
+        """ROC curves of a state's models on a split, by site and federated; none but for two classes."""
+        if self.task.task_type != "classification":
+            return {}
         self._revisit(state)
         classes = len(state.lanes[0].encoding.classes)
         candidates = self._candidates(state.lanes, split, self.federation.sites)
@@ -209,7 +211,9 @@ class Process:
         """
         own = own or len(sites) <= OWN_METRICS
         recentre = self.task.privacy.release is None  # noisy sums have a fixed centre, and each one costs
-        measured = evaluate(self.federation, self._candidates(lanes, split, sites), own=own, recentre=recentre)
+        candidates, classes = self._candidates(lanes, split, sites), lanes[0].encoding.classes
+        masks = classes if self.task.task_type == "segmentation" else ()
+        measured = evaluate(self.federation, candidates, masks=masks, own=own, recentre=recentre)
         absences = self.federation.conversation.absences
         failed = {a.site for a in absences if a.step == own_metrics.name and a.code != Refused.code}
         for site in failed:

@@ -24,13 +24,14 @@ from medfed.spec.task import DataSpec
 
 @dataclass(frozen=True, eq=False)
 class FilePicture:
-    """A file, or one frame of it. frame: counted from 0; None: all there are."""
+    """A file, or one frame of it. frame: counted from 0; None: all there are. mask: it holds classes."""
 
     guard: Guard
     path: Path
     name: str
     frame: int | None = None
     window: Window | None = None
+    mask: bool = False
 
     def digest(self) -> bytes:
         """SHA-256 of the file's content, the frame and the window. Raises Unreadable."""
@@ -38,7 +39,7 @@ class FilePicture:
 
     def pixels(self) -> NDArray[Any]:
         """Its numbers, as the guarded process decodes them. Raises Unreadable."""
-        return self.guard.pixels(Order(str(self.path), pixels=True, frame=self.frame, window=self.window))
+        return self.guard.pixels(Order(str(self.path), True, self.frame, self.window, self.mask))
 
 
 def content_digest(path: Path) -> bytes:

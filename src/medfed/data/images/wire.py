@@ -32,12 +32,14 @@ class Window:
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked of a file. frame: counted from 0; None: all there are, as one volume."""
+    """What is asked of a file. frame: counted from 0; None: all there are, as one volume. mask: its numbers are
+    classes, and are taken as they stand in it."""
 
     path: str
     pixels: bool
     frame: int | None = None
     window: Window | None = None
+    mask: bool = False
 
 
 @dataclass(frozen=True)
