@@ -33,7 +33,7 @@ TASK_MEANINGS = {
     "[below](#models).",
     "model.input_size": "The shape of one input without the batch. Needed only for sites given as arrays of more than "
     "two dimensions; tables tell it themselves.",
-    "model.num_classes": "The number of classes. Checked against `data.label`; needed only by a segmentation without it.",
+    "model.num_classes": "The number of classes. Checked against `data.label`; needed by a segmentation without one.",
     "federation.strategy.name": "`fedavg`, `fedprox`, `scaffold`, `fedadam`, or a baseline: `local`, `pooled`. Further "
     "keys are the strategy's options: see [below](#strategies).",
     "federation.epochs": "Rounds of one local epoch each. Not together with the next three.",

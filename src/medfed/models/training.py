@@ -18,7 +18,7 @@ from medfed.core.protocols import GradientTransform, PrivateGradients, Trained
 from medfed.models.allocator import keep_freed_memory
 from medfed.models.batches import Position, batches, updates_per_epoch
 from medfed.models.loss import Loss
-from medfed.models.masks import mask_losses, most_probable
+from medfed.models.masks import mask_losses, most_probable, probabilities
 from medfed.models.network import Network
 from medfed.models.optimizers import OptimizerState, local_optimizer
 from medfed.spec.task import FederationSpec
@@ -208,6 +208,13 @@ def _segmented(network: Network, examples: Examples) -> Predictions:
         losses[rows] = mask_losses(found, truth).double().numpy()
         done = rows.stop
     return Predictions(scores, examples.targets, losses)
+
+
+def pixel_probabilities(network: Network, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The probability of every class of each pixel, (n, C, …), by a network of segmentation."""
+    parts = [probabilities(outputs.float()).numpy() for outputs in outputs_in_parts(network, features)]
+    found: NDArray[np.float32] = np.concatenate(parts)[: len(features)]
+    return found
 
 
 def _scores_of(outputs: torch.Tensor, task_type: str) -> torch.Tensor:

@@ -64,6 +64,29 @@ class Preparation:
         """The mask (1, …) of class indices, moved as its image is; what is padded is of class 0. Raises as above."""
         return self._moved(mask, where, mask=True)
 
+    def restored(self, values: NDArray[np.float32], shape: tuple[int, ...], where: str) -> NDArray[np.float32]:
+        """Values (k, …) of prepared pixels, brought back to the pixels of the image as it was, (k, *shape).
+
+        What was resized is resampled linearly; what was cropped away is 1 in the first of the k and 0 in the others,
+        as the probabilities of background are. Raises as above.
+        """
+        import torch
+        from torch.nn import functional
+
+        self._made_for(len(shape), where, mask=True)
+        steps = [step for step in self._steps if isinstance(step, Resize | Crop)]
+        shapes = [shape]
+        for step in steps[:-1]:
+            shapes.append(step.size)
+        mode = "bilinear" if len(shape) == 2 else "trilinear"
+        for step, before in zip(reversed(steps), reversed(shapes), strict=True):
+            if isinstance(step, Crop):
+                values = _uncropped(step, values, before)
+            else:
+                found = functional.interpolate(torch.from_numpy(values)[None], before, mode=mode, align_corners=False)
+                values = found[0].numpy()
+        return values
+
     def _moved(self, array: NDArray[np.float32], where: str, *, mask: bool) -> NDArray[np.float32]:
         for transform in self._made_for(array.ndim - 1, where, mask=mask):
             array = np.asarray(transform(array), dtype=np.float32)
@@ -91,6 +114,17 @@ def with_channels(image: NDArray[np.float32], channels: int | None) -> NDArray[n
     if channels == 1:
         return np.tensordot(_LUMINANCE, image[:3], axes=1)[None].astype(np.float32)
     return np.repeat(image[:1], 3, axis=0)
+
+
+def _uncropped(step: Crop, values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Each value where its pixel was before the crop, which tells by moving the pixels' own numbers."""
+    numbers = np.arange(1, np.prod(shape) + 1, dtype=np.float64).reshape(1, *shape)
+    origin = np.asarray(_transform(step, mask=True)(numbers), dtype=np.float64).ravel().astype(np.int64)
+    whole = np.zeros((len(values), int(np.prod(shape))), np.float32)
+    whole[0] = 1
+    kept = origin > 0
+    whole[:, origin[kept] - 1] = values.reshape(len(values), -1)[:, kept]
+    return whole.reshape(len(values), *shape)
 
 
 def _transform(step: Section, *, mask: bool) -> Callable[..., Any]:

@@ -83,12 +83,6 @@ def audit_run(
 
     Raises RunFolderError where another audit of the run is at work, and what training raises.
     """
-    if subject.spec.task_type == "segmentation":
-        raise UserError(
-            "no attack here is one on masks",
-            where=str(subject.folder.path),
-            remedy="audit a run of classification or regression",
-        )
     begun = time.monotonic()
     facts = subject.facts
     audit = Audit(
