@@ -117,6 +117,21 @@ def test_volumes_and_their_masks_lie_alike(tmp_path, flipped):
     np.testing.assert_array_equal(found.columns["image"][0, 0], found.targets[0])
 
 
+@pytest.mark.parametrize("name", ["dicom", "image_folder"])
+def test_a_mask_that_lies_elsewhere_in_space_is_refused(tmp_path, name):
+    volume = np.zeros((6, 5, 4), dtype=np.uint8)
+    nifti(tmp_path / "p1.nii.gz", volume.astype(np.float32), np.diag([-2.0, 2, 3, 1]))
+    connector = {"name": name, "masks": "masks"} | ({"read": "volumes"} if name == "dicom" else {})
+    for affine, fits in ((np.diag([-2.0, 2, 3.00001, 1]), True), (np.diag([2.0, 2, 3, 1]), False)):
+        nifti(tmp_path / "masks" / "p1.nii.gz", volume, affine)
+        if fits:
+            assert table(task(connector), tmp_path).targets.shape == (1, 4, 5, 6)
+            continue
+        with pytest.raises(DataError, match="lies elsewhere in space") as caught:
+            table(task(connector), tmp_path)
+        assert caught.value.where.endswith("file p1.nii.gz")
+
+
 @pytest.mark.parametrize(
     ("spoil", "cause", "file"),
     [

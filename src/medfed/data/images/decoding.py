@@ -36,7 +36,12 @@ def header(path: str) -> Header:
         with _photograph(path) as image:
             return Header(1, shape=(image.height, image.width))
     if _is(path, NIFTI):
-        return Header(1, shape=_nifti(path).shape)
+        image = _nifti(path)
+        affine = np.asarray(image.affine, np.float64)
+        placed = affine[:3, 3].tolist(), affine[:3, :3].ravel().tolist()
+        finite = bool(np.isfinite(affine).all())
+        position, orientation = placed if finite else ([], [])
+        return Header(1, shape=image.shape, position=tuple(position), orientation=tuple(orientation))
     from medfed.data.images import dicom
 
     return dicom.header(path)

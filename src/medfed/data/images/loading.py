@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from medfed.core.errors import DataError
 from medfed.data.images.cache import ImageCache
-from medfed.data.images.masks import class_indices, require_masks
+from medfed.data.images.masks import class_indices, require_masks, require_same_place
 from medfed.data.images.transforms import Preparation
 from medfed.data.raw import Picture, Pictures, Unread, Unreadable
 from medfed.spec.images import ImageSpec
@@ -133,6 +133,7 @@ class _Reader:
         found = self.cache.get(both)
         if found is None:
             pixels = picture.pixels()
+            require_same_place(picture, mask, self.where)
             indices = class_indices(mask, pixels.shape[1:], self.classes, self.where)
             image = self._finite(self.preparation(pixels, self.where))
             found = np.concatenate([image, self.preparation.of_mask(indices, self.where)])

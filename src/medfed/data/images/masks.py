@@ -19,6 +19,9 @@ from medfed.data.raw import Picture, Pictures, Unreadable
 LIST_CLASSES = "list the number of every class by data.label.classes, or mend the mask"
 """What to do about numbers that are no class."""
 
+_APART = 0.05
+"""The share of a voxel by which a mask may lie apart: what rounding in the file's header leaves."""
+
 _ENDINGS = (*NIFTI, ".png")
 
 
@@ -106,6 +109,25 @@ def class_indices(mask: Picture, shape: tuple[int, ...], values: tuple[int, ...]
     if indices is None:
         raise DataError("a mask has numbers that are no class", where=where, remedy=LIST_CLASSES)
     return indices.astype(np.float32)
+
+
+def require_same_place(image: Picture, mask: Picture, where: str) -> None:
+    """Raise DataError, which names the file, where a mask in NIfTI lies elsewhere in space than its image in NIfTI.
+
+    Its pixels would otherwise be turned another way than the image's, and nobody would see it.
+    """
+    if not isinstance(image, FilePicture) or not isinstance(mask, FilePicture):
+        return
+    places = image.affine(), mask.affine()
+    if places[0] is None or places[1] is None:
+        return
+    step = np.abs(places[0][:, :3]).max()
+    if np.abs(places[0] - places[1]).max() > _APART * step:
+        raise DataError(
+            "a mask lies elsewhere in space than its image",
+            where=f"{where}, file {mask.name}",
+            remedy="save it with the affine of its image",
+        )
 
 
 def known_indices(numbers: NDArray[Any], values: tuple[int, ...]) -> NDArray[np.uint8] | None:

@@ -46,7 +46,8 @@ class Order:
 class Header:
     """What a file says of its image. patient, study, series: its identifiers, empty where there are none.
 
-    position, orientation: of its first pixel, and of its rows and columns, in mm (DICOM PS3.3 C.7.6.2), or empty.
+    position, orientation: of its first pixel, and of its rows and columns, in mm (DICOM PS3.3 C.7.6.2), or empty; of
+    NIfTI the offset and the matrix of its affine.
     """
 
     frames: int
