@@ -9,7 +9,12 @@ import pytest
 from tests.unit.data.image_files import grey, write_slice
 
 from medfed.core.errors import DataError
-from medfed.data.images.segmentation_object import segmentation_object
+from medfed.data.connectors.dicom import read_dicom
+from medfed.data.images.files import FilePicture
+from medfed.data.images.guard import Guard
+from medfed.data.images.segmentation_object import segmentation_object, segmentation_of
+from medfed.data.raw import Picture
+from medfed.spec.task import DataSpec, Plugin
 
 highdicom = pytest.importorskip("highdicom")
 pydicom = pytest.importorskip("pydicom")
@@ -94,3 +99,67 @@ def test_a_source_without_its_place_is_explained(tmp_path: Path) -> None:
     del source.FrameOfReferenceUID
     with pytest.raises(DataError, match="lacks an element"):
         segmentation_object([source], labelled(1), CLASSES, DIGEST)
+
+
+def connected(folder: Path, **options: object) -> tuple[Picture, ...]:
+    connector = Plugin.model_validate({"name": "dicom", **options})
+    pictures = read_dicom(folder, DataSpec(connector=connector), "North").pictures
+    assert pictures is not None
+    return pictures.each
+
+
+def test_a_series_that_the_connector_read_has_its_mask_slice_by_slice(tmp_path: Path) -> None:
+    """The connector orders slices by their places, whatever the files are called."""
+    for name, place in (("a", 4.0), ("b", 0.0), ("c", 2.0)):
+        write_slice(tmp_path / "in" / f"{name}.dcm", grey(0).astype(np.uint16), place=place, **PLACED)
+    (picture,) = connected(tmp_path / "in", read="volumes")
+    mask = labelled(3)
+    found = read_back(segmentation_of(picture, mask, CLASSES, DIGEST), tmp_path)
+    uids = [pydicom.dcmread(tmp_path / "in" / f"{name}.dcm").SOPInstanceUID for name in "bca"]
+    np.testing.assert_array_equal(found.get_pixels_by_source_instance(uids, combine_segments=True), mask)
+
+
+def enhanced(folder: Path, frames: np.ndarray) -> pydicom.Dataset:
+    """A CT of several frames, each at its place."""
+    file = write_slice(folder / "many.dcm", frames[0], **PLACED)
+    ds = pydicom.dcmread(file)
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        delattr(ds, name)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = pydicom.uid.EnhancedCTImageStorage
+    ds.NumberOfFrames, ds.PixelData = len(frames), frames.tobytes()
+    measures, orientation, shared = (pydicom.Dataset() for _ in range(3))
+    measures.PixelSpacing, measures.SliceThickness = [0.5, 0.5], 2
+    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    ds.SharedFunctionalGroupsSequence = [shared]
+    groups = []
+    for index in range(len(frames)):
+        position, group = pydicom.Dataset(), pydicom.Dataset()
+        position.ImagePositionPatient = [0, 0, 2.0 * index]
+        group.PlanePositionSequence = [position]
+        groups.append(group)
+    ds.PerFrameFunctionalGroupsSequence = groups
+    ds.save_as(file, enforce_file_format=True)
+    return ds
+
+
+def test_a_frame_of_several_has_its_mask_in_its_own_place(tmp_path: Path) -> None:
+    written = enhanced(tmp_path / "in", np.stack([grey(index) for index in range(3)]).astype(np.uint16))
+    picture = connected(tmp_path / "in")[1]
+    found = read_back(segmentation_of(picture, labelled(1)[0], CLASSES, DIGEST), tmp_path)
+    back = found.get_pixels_by_source_frame(
+        written.SOPInstanceUID,
+        [1, 2, 3],
+        combine_segments=True,
+        ignore_spatial_locations=True,
+        assert_missing_frames_are_empty=True,
+    )
+    np.testing.assert_array_equal(back[1], labelled(1)[0])
+    assert not back[[0, 2]].any()
+
+
+def test_what_is_no_dicom_has_no_object(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"nothing")
+    picture = FilePicture(Guard(), tmp_path / "a.png", "a.png")
+    with pytest.raises(DataError, match="DICOM images alone"):
+        segmentation_of(picture, labelled(1), CLASSES, DIGEST)

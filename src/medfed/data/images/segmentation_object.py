@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfed.core.errors import DataError, MissingExtra
+from medfed.data.connectors.dicom import SeriesPicture
+from medfed.data.images.files import FilePicture
+from medfed.data.raw import Picture
 from medfed.version import __version__
 
 if TYPE_CHECKING:
@@ -70,6 +73,32 @@ def segmentation_object(sources: Sequence[Dataset], mask: NDArray[Any], classes:
             remedy="an image needs the elements that DICOM wants of its kind: as a rule FrameOfReferenceUID, "
             "PixelSpacing, ImagePositionPatient and ImageOrientationPatient",
         ) from None
+
+
+def segmentation_of(picture: Picture, mask: NDArray[Any], classes: Sequence[str], model: str) -> Dataset:
+    """:func:`segmentation_object` of an image that the connector ``dicom`` gave, whose files it reads.
+
+    mask: class indices in the pixels that ``picture.pixels()`` has, without channels: of one frame, a file or a series.
+    Raises DataError as above, and where the image is none of DICOM or its files are gone; MissingExtra.
+    """
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    slices = picture.slices if isinstance(picture, SeriesPicture) else (picture,)
+    try:
+        sources = [dcmread(each.path, stop_before_pixels=True) for each in slices if isinstance(each, FilePicture)]
+    except (OSError, InvalidDicomError):
+        raise DataError(
+            "a segmentation object is of DICOM images alone, and this one cannot be read as one",
+            where=f"file {picture.name}",
+            remedy="give DICOM files",
+        ) from None
+    frames = int(sources[0].get("NumberOfFrames") or 1) if sources else 1
+    if isinstance(picture, FilePicture) and picture.frame is not None and frames > 1:
+        whole = np.zeros((frames, *np.shape(mask)), np.uint8)
+        whole[picture.frame] = mask
+        mask = whole
+    return segmentation_object(sources, mask, classes, model)
 
 
 def _description(source: Dataset) -> Dataset:
