@@ -25,13 +25,15 @@ HERE = Path(__file__).parent
 
 TASK_MEANINGS = {
     "name": "The run's name: in its folder's name, its report and its model card.",
-    "task_type": "What is learnt.",
-    "model.name": "`logistic`, `linear`, `mlp`, `cnn`, `rnn`, `resnet18`, `densenet121` (extra `imaging`), or a "
+    "task_type": "What is learnt: a class, a number, or (`segmentation`) a class for each pixel of an image: see "
+    "[segment images](../how-to/segment-images.md).",
+    "model.name": "`logistic`, `linear`, `mlp`, `cnn`, `rnn`, `resnet18`, `densenet121`, and for "
+    "segmentation `unet`, `segresnet` (the last four: extra `imaging`), or a "
     "[model of your own](../how-to/add-a-model-by-entry-point.md). Further keys are the model's options: see "
     "[below](#models).",
     "model.input_size": "The shape of one input without the batch. Needed only for sites given as arrays of more than "
     "two dimensions; tables tell it themselves.",
-    "model.num_classes": "The number of classes. Checked against `data.label`; rarely needed.",
+    "model.num_classes": "The number of classes. Checked against `data.label`; needed by a segmentation without one.",
     "model.pretrained.path": "Begins with the weights of this safetensors file, a path below the task file's folder; "
     "with `sha256`. The text alone stands for `path`. See [transfer learning](../how-to/transfer-learning.md).",
     "model.pretrained.run": "In place of `path`: begins with the model of this finished run, whose encoding of rows is "
@@ -70,7 +72,7 @@ TASK_MEANINGS = {
     "federation.compression.fraction": "`topk`: the share of an update's numbers that is sent.",
     "federation.compression.zstd": "Squeezes what is sent, without loss (extra `zstd`).",
     "federation.class_weights": "Weights of the loss by true class: `balanced` is n / (C · n_c) of the site's own "
-    "training rows; a list gives one weight a class, in order.",
+    "training rows (of masks: pixels, whose cross-entropy is weighed); a list gives one weight a class, in order.",
     "federation.data_position": "`kept`: a site goes on in its shuffled rows where its last round ended. `fresh`: "
     "every round begins a new shuffle.",
     "federation.optimizer_state": "Whether a site's momentum or Adam moments go on from its last round. If absent: "
@@ -88,12 +90,15 @@ TASK_MEANINGS = {
     "federation.fine_tune.lr": "Its constant learning rate; that of training if absent.",
     "data.connector.name": "How a site's rows are read: `csv`, `npz`, `image_folder`, `dicom` (extra `imaging`). "
     "Further keys are its options: see [below](#connectors).",
-    "data.label.column": "The column to predict. Required for tables; sites given as arrays carry their targets.",
+    "data.label.column": "The column to predict. Required for tables; sites given as arrays carry their targets. Of "
+    "segmentation it is `mask`.",
     "data.label.positive": "Values that make class 1 (`positive`) of two.",
     "data.label.negative": "With `positive`: values that make class 0 (`negative`); any other value is then an error. "
     "Without it every other value is class 0.",
     "data.label.classes": "All class names, in order; any other value is an error. Not together with `positive`. With "
-    "neither, the sites report the names that enough patients share.",
+    "neither, the sites report the names that enough patients share. Of segmentation: the names of the masks' numbers "
+    "0, 1, …, or whole numbers as they stand in the masks; the first is the background. If absent, 0 to "
+    "`model.num_classes` − 1.",
     "data.id": "The column of the patients' ids. It decides the splits and is never a feature. If absent, each row is "
     "a patient.",
     "data.columns": "The feature columns. If empty, every column but label, id and split is a feature, and its type is "
@@ -140,7 +145,7 @@ TASK_MEANINGS = {
     "site allows everything but small counts.",
     "evaluation.every": "Rounds between two measurements; the last round is always measured.",
     "evaluation.split": "The part measured after each round. If absent: validation where it has a share, else test.",
-    "evaluation.threshold": "Probability from which class 1 is predicted (two classes).",
+    "evaluation.threshold": "Probability from which class 1 is predicted (two classes; not for segmentation).",
     "evaluation.bins": "Bins of the score histogram from which the [federated AUC](metrics.md#the-federated-auc) "
     "comes; `auto`: 200 for two classes, and for more 50 each.",
     "evaluation.holdout": "Sites that never train ([external validation](../how-to/external-validation.md)). The model "
@@ -206,7 +211,7 @@ TASK_MEANINGS = {
 
 POLICY_MEANINGS = {
     "tasks": "Approved tasks, by the digest that `medfed check TASK` prints.",
-    "task_types": "`classification`, `regression`.",
+    "task_types": "`classification`, `regression`, `segmentation`.",
     "algorithms": "Strategies by name: `fedavg`, `fedprox`, `scaffold`, `fedadam`, `ditto`, `local`, `pooled`, or a "
     "plugin's.",
     "steps": "Steps by name: see [below](#steps).",

@@ -49,7 +49,8 @@ def built(name: str, outputs: int, seed: int = 0) -> tuple[Network, tuple[int, .
 
 def task(name: str, **options: Any) -> dict[str, Any]:
     kinds = getattr(module_of(name), "TASKS", ("classification",))
-    return {"task_type": kinds[0], "model": {"name": name, **options}, "federation": {"strategy": "fedavg"}}
+    model = {"name": name, **options} | ({"num_classes": 2} if kinds[0] == "segmentation" else {})
+    return {"task_type": kinds[0], "model": model, "federation": {"strategy": "fedavg"}}
 
 
 @pytest.mark.parametrize("classes", [0, 2, 3])
@@ -57,7 +58,8 @@ def test_forward_and_backward(name: str, classes: int) -> None:
     outputs = outputs_for(classes)
     network, shape = built(name, outputs)
     found = network.module(torch.from_numpy(np.random.default_rng(0).normal(size=(5, *shape)).astype(np.float32)))
-    assert found.shape == (5, outputs)
+    pixels = shape[1:] if task(name)["task_type"] == "segmentation" else ()
+    assert found.shape == (5, outputs, *pixels)
     assert torch.isfinite(found).all()
     found.square().sum().backward()
     assert network.gradient.numel() == sum(p.numel() for p in network.module.parameters()) > 0

@@ -152,7 +152,7 @@ def event_line(event: dict[str, Any]) -> str:
             again = f", from round {event['round'] + 1} on" if event["round"] else ""
             return f"{event['strategy']}: {len(event['sites'])} sites, {event['rounds']} rounds{again}"
         case "round":
-            shown = [m for m in event["metrics"] if m["metric"] in ("loss", "accuracy", "rmse")]
+            shown = [m for m in event["metrics"] if m["metric"] in ("loss", "accuracy", "rmse", "dice")]
             by_site: dict[str, list[str]] = {}
             for m in shown:
                 value = "withheld" if m["value"] is None else f"{m['value']:.3f}"

@@ -21,6 +21,7 @@ _TOTALS = {
     "secure": "each site's part in a total is masked",
     "encrypted": "each site's part in a total is encrypted",
 }
+_SHOWN = {"classification": ("loss", "accuracy"), "regression": ("loss", "rmse"), "segmentation": ("loss", "dice")}
 _SHORT = {"accuracy": "Acc", "rmse": "RMSE"}
 
 
@@ -133,7 +134,7 @@ class Watchers:
 
 def round_line(metrics: RoundMetrics, spec: TaskSpec, number: int) -> str:
     """``Epoch 10/50 - Cleveland Loss: 0.215 | Acc: 89.2% - … - Federated Loss: 0.206 | Acc: 89.8%``."""
-    shown = ("loss", "accuracy") if spec.task_type == "classification" else ("loss", "rmse")
+    shown = _SHOWN[spec.task_type]
     sites = list(dict.fromkeys(row.site for row in metrics.rows if row.split != "external"))
     outside = dict.fromkeys(row.site for row in metrics.rows if row.split == "external")
     parts = [f"{'Epoch' if spec.federation.counts_epochs else 'Round'} {number}/{spec.federation.total_rounds}"]

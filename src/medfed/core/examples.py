@@ -27,7 +27,8 @@ class Examples:
     """Encoded rows of one split.
 
     features: float32, shape (n, …) as the model takes them.
-    targets: float32 (n,) for regression; int64 (n,) class indices for classification.
+    targets: float32 (n,) for regression; int64 (n,) class indices for classification; uint8 (n, …) class indices by
+    pixel for segmentation.
     """
 
     features: NDArray[np.float32]
@@ -41,12 +42,19 @@ class Examples:
 class Predictions:
     """What a model says of one split, beside what was true.
 
-    scores: float64; (n,) probability of class 1 (binary), (n, C) class probabilities, or (n,) predicted values.
-    targets: as in :class:`Examples`.
+    scores: float64; (n,) probability of class 1 (binary), (n, C) class probabilities, or (n,) predicted values. Of
+    segmentation: uint8 (n, …), the most probable class of each pixel. targets: as in :class:`Examples`. losses:
+    segmentation alone: float64 (n,), each image's loss.
     """
 
-    scores: NDArray[np.float64]
+    scores: NDArray[Any]
     targets: NDArray[Any]
+    losses: NDArray[np.float64] | None = None
+
+    @property
+    def none(self) -> Predictions:
+        """Those of no rows, in the same form."""
+        return Predictions(self.scores[:0], self.targets[:0], None if self.losses is None else self.losses[:0])
 
     def __len__(self) -> int:
         return int(self.targets.shape[0])

@@ -14,10 +14,12 @@ from medfed.core.errors import DataError
 from medfed.data.columns import Place
 from medfed.data.findings import Findings, Tally
 from medfed.data.frames import as_texts
+from medfed.data.images.masks import LIST_CLASSES, known_indices
 from medfed.data.kinds import Kind, objects
 from medfed.data.labels import declared_classes, typed_targets
 from medfed.data.raw import RawTable
 from medfed.data.table import SiteTable, assembled
+from medfed.spec.segmentation import mask_values
 from medfed.spec.task import DataSpec, Label
 
 _TARGET = "target"
@@ -27,8 +29,9 @@ _TARGET = "target"
 class ArrayData:
     """A site's data in memory.
 
-    features: (n, columns), or (n, …) for images and signals. targets: (n,) numbers or class names. ids: (n,)
-    the patient of each row; without them each row is a patient of its own.
+    features: (n, columns), or (n, …) for images and signals. targets: (n,) numbers or class names; for segmentation
+    masks of images (n, channels, …), (n, …). ids: (n,) the patient of each row; without them each row is a patient of
+    its own.
     """
 
     features: NDArray[Any]
@@ -43,8 +46,15 @@ def load_arrays(data: DataSpec, task_type: str, site: str, arrays: ArrayData, se
     arrays, used as they are. Raises DataError where lengths differ or a number is infinite.
     """
     features = np.asarray(arrays.features)
-    if np.ndim(arrays.targets) != 1:
+    masked = task_type == "segmentation"
+    if not masked and np.ndim(arrays.targets) != 1:
         raise DataError("targets have to be of shape (n,)", where=site, remedy="targets.ravel()")
+    if masked and np.shape(arrays.targets) != (*features.shape[:1], *features.shape[2:]):
+        raise DataError(
+            "masks have to be of the images' shape without the channels, (n, …) for images (n, channels, …)",
+            where=site,
+            remedy="images without channels are features[:, None]",
+        )
     lengths = {len(features), len(arrays.targets), len(features if arrays.ids is None else arrays.ids)}
     if features.ndim < 2 or len(lengths) > 1 or 0 in lengths:
         raise DataError(
@@ -61,12 +71,22 @@ def load_arrays(data: DataSpec, task_type: str, site: str, arrays: ArrayData, se
         columns=columns,
         levels={},
         ids=objects([sys.intern(str(i)) for i in (range(rows) if arrays.ids is None else arrays.ids)]),
-        targets=_targets(np.asarray(arrays.targets), label, task_type, site),
-        classes=declared_classes(label) if task_type == "classification" else None,
+        targets=_masks(np.asarray(arrays.targets), label, site)
+        if masked
+        else _targets(np.asarray(arrays.targets), label, task_type, site),
+        classes=declared_classes(label) if task_type != "regression" else None,
         split=np.zeros(rows, dtype=np.int8),
         findings=Findings(read=Tally(0, 0)),
     )
     return assembled(table, data, seed, given=None, repeated=np.zeros(rows, dtype=bool))
+
+
+def _masks(masks: NDArray[Any], label: Label, site: str) -> NDArray[np.uint8]:
+    """The class indices of masks. Raises DataError for numbers that are no class."""
+    indices = known_indices(masks, mask_values(label))
+    if indices is None:
+        raise DataError("masks have numbers that are no class", where=site, remedy=LIST_CLASSES)
+    return indices
 
 
 def _columns(features: NDArray[Any], site: str) -> dict[str, NDArray[Any]]:

@@ -273,6 +273,8 @@ def _unprepared(where: str) -> DataError:
 def _targets(targets: NDArray[Any], encoding: Encoding, site: str) -> NDArray[Any]:
     if not encoding.classes:
         return targets.astype(np.float32)
+    if targets.ndim > 1:
+        return targets
     codes = {name: index for index, name in enumerate(encoding.classes)}
     found = np.array([codes.get(name, -1) for name in targets.tolist()], dtype=np.int64)
     if (found < 0).any():

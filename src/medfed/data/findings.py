@@ -37,6 +37,18 @@ def tallies_by_class(targets: NDArray[Any], ids: Texts) -> dict[Any, Tally]:
     return {name: Tally(len(found), len(set(found))) for name, found in patients.items()}
 
 
+def tallies_by_presence(masks: NDArray[Any], ids: Texts) -> dict[Any, Tally]:
+    """(class, whether an image has it) → the tally of such images, of each class from 1 on that any image has.
+
+    A patient whose images differ in it counts on both sides.
+    """
+    found: dict[Any, Tally] = {}
+    for index in range(1, int(masks.max(initial=0)) + 1):
+        present = (masks == index).reshape(len(masks), -1).any(axis=1)
+        found |= {(index, has): Tally.of(ids, present == has) for has in (True, False)}
+    return found
+
+
 @dataclass(frozen=True)
 class Findings:
     """What is no longer in the table, or cannot be seen in it.

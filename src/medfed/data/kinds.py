@@ -34,6 +34,13 @@ class Kind(enum.StrEnum):
         return self in (Kind.BINARY, Kind.CATEGORICAL)
 
 
+def kind_of_targets(targets: NDArray[Any]) -> Kind:
+    """What targets are: numbers, class names, or masks."""
+    if targets.ndim > 1:
+        return Kind.ARRAY
+    return Kind.CONTINUOUS if targets.dtype == np.float64 else Kind.CATEGORICAL
+
+
 def number(text: str) -> float | None:
     """The number that a text writes (infinities too), or None."""
     try:

@@ -271,7 +271,7 @@ def agreed_columns(fed: Federation, data: DataSpec, task_type: str) -> Encoding:
     special = {data.id, data.split.column, data.label.column if data.label else None}
     kinds = {n: kind for n, kind in kinds.items() if n not in special}
     levels = {n: found for n in kinds if (found := declared_levels(data.columns, n)) is not None}
-    classes: tuple[str, ...] | None = () if task_type != "classification" else declared_classes(data.label)
+    classes: tuple[str, ...] | None = () if task_type == "regression" else declared_classes(data.label)
     undeclared = [n for n, kind in kinds.items() if kind.has_levels and n not in levels]
     if undeclared or classes is None or not data.columns:
         reports = fed.ask(report_levels, Question())
@@ -330,7 +330,7 @@ def _agreed_classes(reports: list[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 def named_classes(table: SiteTable, minimum: int) -> tuple[str, ...]:
-    """The declared classes, or those that enough patients share and ``other``; none for regression."""
+    """The declared classes, or those that enough patients share and ``other``; none for numbers and masks."""
     if table.targets.dtype != object:
         return ()
     return table.classes or shared_levels(table.targets, table.ids, minimum, rare=(OTHER,))

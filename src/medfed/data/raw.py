@@ -51,11 +51,18 @@ def _nothing() -> None:
 @dataclass(frozen=True, eq=False)
 class Pictures:
     """The images of a table, one a row, and the files that are none. close: gives back what reading took; it may be
-    read from again."""
+    read from again. masks: of each image its own, or None; empty where none were looked for."""
 
     each: tuple[Picture, ...]
     unread: tuple[Unread, ...] = ()
     close: Callable[[], None] = _nothing
+    masks: tuple[Picture | None, ...] = ()
+
+    def at(self, rows: NDArray[Any]) -> Pictures:
+        """The images of these rows, with their masks."""
+        chosen = rows.tolist()
+        masks = tuple(self.masks[row] for row in chosen) if self.masks else ()
+        return replace(self, each=tuple(self.each[row] for row in chosen), masks=masks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +82,7 @@ class RawTable:
 
     def where(self, rows: NDArray[Any]) -> RawTable:
         """The table of the rows of these indices. Files without an image are not told of again."""
-        pictures = self.pictures
-        if pictures is not None:
-            pictures = Pictures(tuple(pictures.each[row] for row in rows.tolist()), close=pictures.close)
+        pictures = None if self.pictures is None else replace(self.pictures.at(rows), unread=())
         columns = {name: values[rows] for name, values in self.columns.items()}
         return replace(
             self, columns=columns, pictures=pictures, origin=rows if self.origin is None else self.origin[rows]

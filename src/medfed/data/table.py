@@ -28,8 +28,8 @@ from medfed.data.columns import (
     wanted_columns,
     with_missing,
 )
-from medfed.data.findings import NONE, Findings, Tally, tallies_by_class
-from medfed.data.kinds import Kind, Texts, objects
+from medfed.data.findings import NONE, Findings, Tally, tallies_by_class, tallies_by_presence
+from medfed.data.kinds import Kind, Texts, kind_of_targets, objects
 from medfed.data.labels import declared_classes, typed_targets
 from medfed.data.patients import in_several_splits, patients_of_rows, repeated_rows
 from medfed.data.raw import RawTable
@@ -45,8 +45,9 @@ class SiteTable:
 
     columns: float64 with NaN for missing (continuous), levels with None for missing (binary, categorical), or
     float32 of shape (n, …) (array). levels: the declared levels of those columns that have any.
-    ids: the patient of each row. targets: float64 (regression) or class names. classes: the declared classes.
-    split: the index in SPLITS of each row's split. sources: of images, the file of each, for the site's own people.
+    ids: the patient of each row. targets: float64 (regression), class names, or masks: uint8 (n, …) class indices.
+    classes: the declared classes. split: the index in SPLITS of each row's split. sources: of images, the file of each,
+    for the site's own people.
     """
 
     site: str
@@ -83,7 +84,8 @@ class SiteTable:
     @cached_property
     def _class_tallies(self) -> dict[Split | None, dict[Any, Tally]]:
         masks = {split: self.mask(split) for split in (None, *SPLITS)}
-        return {split: tallies_by_class(self.targets[mask], self.ids[mask]) for split, mask in masks.items()}
+        tallies = tallies_by_class if self.targets.ndim == 1 else tallies_by_presence
+        return {split: tallies(self.targets[mask], self.ids[mask]) for split, mask in masks.items()}
 
     def tally(self, split: Split | None = None) -> Tally:
         """Rows and patients of a split."""
@@ -102,8 +104,8 @@ class SiteTable:
         """The number of distinct patients of a split."""
         return self._tallies[split].patients
 
-    def occurring_classes(self, split: Split | None = None) -> dict[str, Tally]:
-        """Rows and patients of each class that occurs in a split."""
+    def occurring_classes(self, split: Split | None = None) -> dict[Any, Tally]:
+        """Rows and patients of each class that occurs in a split; of masks, see :func:`tallies_by_presence`."""
         return self._class_tallies[split]
 
     def class_tallies(self, classes: Iterable[str], split: Split | None = None) -> dict[str, Tally]:
@@ -153,6 +155,12 @@ def load_table(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: i
         from medfed.data.images.tables import load_images
 
         return load_images(data, task_type, site, raw, seed, raw.pictures)
+    if task_type == "segmentation":
+        raise DataError(
+            "a segmentation is of images, and these are rows of a table",
+            where=f"{site} ({raw.source})",
+            remedy="read images with their masks: data: {connector: npz}, image_folder or dicom",
+        )
     label = label_of(data, site, raw)
     require_columns(wanted_columns(data), raw, site)
     if raw.rows == 0:
@@ -167,7 +175,7 @@ def load_table(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: i
         levels={n: found for n in columns if (found := declared_levels(data.columns, n)) is not None},
         ids=patients_of_rows(texts, data, place),
         targets=typed_targets(texts[label.column], label, task_type, place),
-        classes=declared_classes(label) if task_type == "classification" else None,
+        classes=declared_classes(label) if task_type != "regression" else None,
         split=np.zeros(raw.rows, dtype=np.int8),
         findings=Findings(
             read=Tally(0, 0), ignored=ignored_columns(data, raw), suspects=suspect_columns(data, columns)
@@ -201,9 +209,7 @@ def assembled(
     given: the splits that the data themselves say. repeated: rows equal to an earlier one.
     """
     kept = ~repeated if data.id else np.ones(len(repeated), dtype=bool)
-    unlabelled = kept & absent(
-        table.targets, Kind.CONTINUOUS if table.targets.dtype == np.float64 else Kind.CATEGORICAL
-    )
+    unlabelled = kept & absent(table.targets, kind_of_targets(table.targets))
     missing = _missing(table, kept)
     incomplete = np.zeros_like(kept)
     if data.missing.strategy == "drop":

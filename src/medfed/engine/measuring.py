@@ -26,7 +26,7 @@ from medfed.evaluate.evaluation import (
     no_answers,
 )
 from medfed.evaluate.pictures import Pictured, pictured
-from medfed.metrics import classification, regression
+from medfed.metrics import classification, regression, segmentation
 from medfed.metrics.measure import Measures
 from medfed.models.training import predict
 from medfed.spec.task import Splits, TaskSpec
@@ -60,22 +60,23 @@ def measure_at_sites(assembly: Assembly, model: KeptModel) -> Measured:
     Every figure is a release of its site. Raises QuorumLost, Refused, DataError.
     """
     process, simulation = assembly.process, assembly.simulation
-    fed, classes = process.federation, len(model.encoding.classes)
+    fed, classes, kind = process.federation, len(model.encoding.classes), process.task.task_type
     with attached(simulation):
         fed.conversation.begin_round(0, {})
         candidate = Candidate(model.weights, final_split(process.task), classes)
         candidates, measures, total = dict.fromkeys(fed.sites, candidate), dict[str, Measures](), None
         if fed.sites:
             adopt_encoding(fed, model.encoding)
-            measures = evaluate(fed, candidates, recentre=process.task.privacy.release is None)
+            masks = model.encoding.classes if kind == "segmentation" else ()
+            measures = evaluate(fed, candidates, masks=masks, recentre=process.task.privacy.release is None)
             with contextlib.suppress(Refused):
-                total = pictured(fed.sum(class_sums, candidates)) if classes else None
+                total = pictured(fed.sum(class_sums, candidates)) if kind == "classification" else None
         if process.external:
             outside = Candidate(model.weights, Split.EXTERNAL, classes)
             offer_encoding(fed, model.encoding, process.external)
-            measures |= evaluate_apart(fed, dict.fromkeys(process.external, outside))
+            measures |= evaluate_apart(fed, dict.fromkeys(process.external, outside), kind)
             candidates |= dict.fromkeys(process.external, outside)
-        shown = appraise_apart(fed, candidates) if classes == 2 and not fed.totals_only else {}
+        shown = appraise_apart(fed, candidates) if kind == "classification" and not fed.totals_only else {}
         simulation.sign_heads(0)
         absences = tuple(fed.conversation.absences)
         simulation.close("complete")
@@ -89,7 +90,7 @@ def measure_apart(assembly: Assembly, models: Sequence[KeptModel]) -> list[dict[
     A site that a model does not fit, or that fails, says ``no answer``.
     """
     process, simulation = assembly.process, assembly.simulation
-    fed, split, found = process.federation, final_split(process.task), []
+    fed, split, kind, found = process.federation, final_split(process.task), process.task.task_type, []
     sites = (*fed.sites, *process.external)
     with attached(simulation):
         fed.conversation.begin_round(0, {})
@@ -98,7 +99,7 @@ def measure_apart(assembly: Assembly, models: Sequence[KeptModel]) -> list[dict[
             classes = len(model.encoding.classes)
             within, outside = (Candidate(model.weights, part, classes) for part in (split, Split.EXTERNAL))
             asked = {site: outside if site in process.external else within for site in adopted}
-            found.append(dict.fromkeys(sites, no_answers(classes)) | evaluate_apart(fed, asked))
+            found.append(dict.fromkeys(sites, no_answers(kind)) | evaluate_apart(fed, asked, kind))
         simulation.sign_heads(0)
         simulation.close("complete")
     return found
@@ -120,6 +121,8 @@ def measure_rows(model: TrainedModel, raw: RawTable, name: str) -> Measured:
         "unreadable": table.findings.unreadable.rows,
     }
     about: dict[str, Any] = {"left_out": {reason: n for reason, n in left_out.items() if n}}
+    if model.task.task_type == "segmentation":
+        return Measured({name: segmentation.measure_many([predictions], model.encoding.classes)[0]}, **about)
     if not classes:
         return Measured({name: regression.measure_many([predictions])[0]}, **about)
     threshold = model.task.evaluation.threshold

@@ -183,7 +183,9 @@ class Process:
         return replace(metrics, absences=tuple(self.federation.conversation.absences))
 
     def appraise(self, state: RunState, split: Split) -> dict[str, Appraisal]:
-        """The final appraisals of a state's models on a split, by site and federated; none for regression."""
+        """The final appraisals of a state's models on a split, by site and federated; none but for classification."""
+        if self.task.task_type != "classification":
+            return {}
         self._revisit(state)
         classes = len(state.lanes[0].encoding.classes)
         candidates = self._candidates(state.lanes, split, self.federation.sites)
@@ -201,7 +203,9 @@ class Process:
         return RoundMetrics(state.round, rows, tuple(self.federation.conversation.absences))
 
     def appraise_external(self, state: RunState) -> dict[str, Appraisal]:
-        """The final appraisal of a state's model by each held-out site that releases one; none for regression."""
+        """The final appraisal of a state's classifier by each held-out site that releases one."""
+        if self.task.task_type != "classification":
+            return {}
         self._revisit(state)
         return appraise_apart(self.federation, dict.fromkeys(self.external, self._external_candidate(state.lanes)))
 
@@ -283,7 +287,9 @@ class Process:
         """
         own = own or len(sites) <= OWN_METRICS
         recentre = self.task.privacy.release is None  # noisy sums have a fixed centre, and each one costs
-        measured = evaluate(self.federation, self._candidates(lanes, split, sites), own=own, recentre=recentre)
+        candidates, classes = self._candidates(lanes, split, sites), lanes[0].encoding.classes
+        masks = classes if self.task.task_type == "segmentation" else ()
+        measured = evaluate(self.federation, candidates, masks=masks, own=own, recentre=recentre)
         absences = self.federation.conversation.absences
         failed = {a.site for a in absences if a.step == own_metrics.name and a.code != Refused.code}
         for site in failed:
@@ -292,7 +298,7 @@ class Process:
 
     def _measure_external(self, lanes: tuple[LaneState, ...], number: int) -> tuple[Row, ...]:
         candidate = self._external_candidate(lanes)
-        measured = evaluate_apart(self.federation, dict.fromkeys(self.external, candidate))
+        measured = evaluate_apart(self.federation, dict.fromkeys(self.external, candidate), self.task.task_type)
         return tuple(_rows(number, Split.EXTERNAL, measured))
 
     def _external_candidate(self, lanes: tuple[LaneState, ...]) -> Candidate:

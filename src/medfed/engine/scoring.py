@@ -12,16 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfed.core.errors import DataError
-from medfed.core.examples import Examples
 from medfed.data.encoding import normalised
-from medfed.data.images.cache import ImageCache
-from medfed.data.images.loading import prepared
-from medfed.data.images.transforms import Preparation
+from medfed.data.images.loading import ImageReader
 from medfed.data.images.unlabelled import unlabelled
 from medfed.data.raw import Picture, Pictures, Unreadable
 from medfed.engine.process import input_shape
 from medfed.engine.trained import TrainedModel
-from medfed.models.training import predict
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told how many images are done, and of how many."""
@@ -35,11 +31,12 @@ class Scored:
     """What the model says of one image, or why it says nothing.
 
     name: the path below the folder. scores: of this image alone, (1, …) as in
-    :class:`~medfed.core.examples.Predictions`; None where there are none. picture: where it came from.
+    :class:`~medfed.core.examples.Predictions`, or a mask of class indices; None where there are none. picture: where it
+    came from.
     """
 
     name: str
-    scores: NDArray[np.float64] | None
+    scores: NDArray[Any] | None
     reason: str = ""
     picture: Picture | None = None
 
@@ -56,13 +53,12 @@ def score_images(model: TrainedModel, pictures: Pictures, progress: Progress) ->
 
     What cannot be read, or does not fit the model, has a reason in place of scores.
     """
-    preparation = Preparation(model.task.data.images)
-    cache = ImageCache.from_environment(preparation.recipe)
+    reader = ImageReader.of(model.task.data.images, _WHERE)
     total = len(pictures.each)
     try:
         for start in range(0, total, _BATCH):
             several = pictures.each[start : start + _BATCH]
-            arrays = [_prepared(model, picture, preparation, cache) for picture in several]
+            arrays = [_prepared(model, picture, reader) for picture in several]
             yield from _scored(model, several, arrays)
             progress(start + len(several), total)
     finally:
@@ -90,13 +86,11 @@ def score_table(model: TrainedModel, scored: Sequence[Scored]) -> dict[str, list
     return {"file": [each.name for each in scored], **columns, "reason": [each.reason or None for each in scored]}
 
 
-def _prepared(
-    model: TrainedModel, picture: Picture, preparation: Preparation, cache: ImageCache
-) -> NDArray[np.float32] | str:
+def _prepared(model: TrainedModel, picture: Picture, reader: ImageReader) -> NDArray[np.float32] | str:
     """The image as the network takes it, or the reason why it is none."""
     wanted = input_shape(model.encoding, model.task.model)
     try:
-        image = prepared(picture, picture.digest(), preparation, cache, _WHERE)
+        image = reader.prepared(picture, picture.digest())
         if image.shape != wanted:
             return f"an image of the shape {list(image.shape)}, and the model takes {list(wanted)}"
         return np.asarray(normalised(image[None], model.encoding, _WHERE)[0])
@@ -112,8 +106,7 @@ def _scored(
     images = [array for array in arrays if not isinstance(array, str)]
     rows: Iterator[Any] = iter(())
     if images:
-        examples = Examples(np.stack(images), np.zeros(len(images), np.float32))
-        rows = iter(predict(model.network, examples, model.task.task_type).scores)
+        rows = iter(model.scores(np.stack(images)))
     for picture, array in zip(pictures, arrays, strict=True):
         if isinstance(array, str):
             yield Scored(picture.name, None, array, picture)

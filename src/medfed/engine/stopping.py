@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from medfed.core.messages import Message
 from medfed.spec.task import Stop
 
-_LOWER_IS_BETTER = ("loss", "brier", "rmse")
+_LOWER_IS_BETTER = ("loss", "brier", "rmse", "hausdorff95", "hausdorff")
 
 
 @dataclass(frozen=True)

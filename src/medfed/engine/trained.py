@@ -22,10 +22,11 @@ from medfed.data.encoding import Encoding, encode_rows
 from medfed.data.raw import RawTable
 from medfed.engine.personal import LocalElements, personal_weights
 from medfed.engine.process import Process, RunState, input_shape
+from medfed.engine.segmenting import shares
 from medfed.metrics.classification import class_probabilities
 from medfed.models.catalogue import build_network, outputs_for
 from medfed.models.elements import EVERYTHING, Elements
-from medfed.models.training import predict
+from medfed.models.training import pixel_probabilities, predict
 from medfed.spec.loading import load_task
 from medfed.spec.task import TaskSpec
 
@@ -83,14 +84,25 @@ class TrainedModel:
                 _make_personal(memory, task, network)
         return cls(task, encoding, network)
 
-    def predict(self, raw: RawTable) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def predict(self, raw: RawTable) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """(scores as in ``Predictions``, the index of each scored row); rows with missing features are left out."""
         features, kept = encode_rows(raw, self.task.data, self.encoding)
-        examples = Examples(features, np.zeros(len(kept), np.float32))
-        return predict(self.network, examples, self.task.task_type).scores, kept
+        return self.scores(features), kept
 
-    def columns(self, scores: NDArray[np.float64], kept: NDArray[np.int64], rows: int) -> dict[str, list[object]]:
-        """The scores as columns over all rows, None where a row has none: probabilities and class, or the value."""
+    def scores(self, features: NDArray[np.float32]) -> NDArray[Any]:
+        """The scores of encoded rows (n, …) as in ``Predictions``; of segmentation masks of class indices, uint8."""
+        if self.task.task_type == "segmentation":
+            return np.asarray(pixel_probabilities(self.network, features).argmax(1), np.uint8)
+        examples = Examples(features, np.zeros(len(features), np.float32))
+        return predict(self.network, examples, self.task.task_type).scores
+
+    def columns(self, scores: NDArray[Any], kept: NDArray[np.int64], rows: int) -> dict[str, list[object]]:
+        """The scores as columns over all rows, None where a row has none: probabilities and class, or the value.
+
+        Of masks: the share of each class in its image.
+        """
+        if self.task.task_type == "segmentation":
+            return {name: _spread(found, kept, rows) for name, found in shares(scores, self.encoding.classes).items()}
         if self.task.task_type == "regression":
             return {"prediction": _spread(scores, kept, rows)}
         names, probabilities = self.encoding.classes, class_probabilities(scores)

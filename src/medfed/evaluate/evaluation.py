@@ -20,12 +20,14 @@ from medfed.core.protocols import Federation, GradientTransform, SiteContext, Si
 from medfed.core.steps import Release, Step, step, twin
 from medfed.data.encoding import Encoding
 from medfed.data.table import SiteTable
-from medfed.metrics import classification, regression
+from medfed.metrics import classification, regression, segmentation
 from medfed.metrics.classification import ClassificationSums
 from medfed.metrics.measure import Measure, Measures
 from medfed.metrics.regression import RegressionSums
+from medfed.metrics.segmentation import SegmentationSums
+from medfed.spec.checks import METRICS
 from medfed.spec.policy import Policy
-from medfed.spec.task import TaskSpec
+from medfed.spec.task import TaskSpec, TaskType
 
 FEDERATED = "federated"
 """The name under which the metrics over all sites stand beside those of each."""
@@ -75,7 +77,7 @@ def class_sums(site: SiteContext, message: Candidate) -> ClassificationSums:
 def class_sums_of_stack(stack: SiteStack, message: Candidate) -> list[ClassificationSums]:
     """:func:`class_sums` at several sites at once."""
     settings = stack.sites[0].resource(TaskSpec).evaluation
-    predictions, withheld = _contributions(stack, message, of_classes=True)
+    predictions, withheld = _contributions(stack, message, "classification")
     bins, release = settings.bins_for(message.classes), stack.sites[0].resource(TaskSpec).privacy.release
     largest = None if release is None else release.loss_bound
     if release is not None and settings.bins == "auto":
@@ -93,7 +95,7 @@ def value_sums(site: SiteContext, message: Candidate) -> RegressionSums:
 @twin(value_sums)
 def value_sums_of_stack(stack: SiteStack, message: Candidate) -> list[RegressionSums]:
     """:func:`value_sums` at several sites at once."""
-    predictions, withheld = _contributions(stack, message, of_classes=False)
+    predictions, withheld = _contributions(stack, message, "regression")
     release = stack.sites[0].resource(TaskSpec).privacy.release
     if release is not None and release.outcome is not None:
         sums = [regression.bounded_sums(each, *release.outcome) for each in predictions]
@@ -102,12 +104,21 @@ def value_sums_of_stack(stack: SiteStack, message: Candidate) -> list[Regression
     return [replace(each, withheld=1) if hidden else each for each, hidden in zip(sums, withheld, strict=True)]
 
 
+@step(releases=Release.SUM)
+def mask_sums(site: SiteContext, message: Candidate) -> SegmentationSums:
+    """The site's contribution to the federated metrics of a segmentation."""
+    predictions, withheld = _contributions(_Alone(site), message, "segmentation")
+    sums = segmentation.segmentation_sums(predictions[0], message.classes)
+    return replace(sums, withheld=1) if withheld[0] else sums
+
+
 @step(releases=Release.SITE)
 def own_metrics(site: SiteContext, message: Candidate) -> Measures:
     """The site's own metrics.
 
     All are withheld where the split has fewer patients than the policy's minimum count. Where a class has, those
     that look at one class are, for from recall, specificity and accuracy together a reader could compute its size.
+    Of a segmentation those are all but the loss, and few patients may be those who have a class, or who lack it.
     """
     return own_metrics_of_stack(_Alone(site), message)[0]
 
@@ -117,21 +128,27 @@ def own_metrics_of_stack(stack: SiteStack, message: Candidate) -> list[Measures]
     """:func:`own_metrics` of several sites at once."""
     check_classes(stack.sites, message)
     predictions = stack.predict(message.weights, message.split)
-    if message.classes:
-        threshold = stack.sites[0].resource(TaskSpec).evaluation.threshold
-        measured = classification.measure_many(predictions, message.classes, threshold)
-    else:
-        measured = regression.measure_many(predictions)
+    match _kind_at(stack.sites[0], message):
+        case "classification":
+            threshold = stack.sites[0].resource(TaskSpec).evaluation.threshold
+            measured = classification.measure_many(predictions, message.classes, threshold)
+        case "regression":
+            measured = regression.measure_many(predictions)
+        case "segmentation":
+            measured = segmentation.measure_many(predictions, _classes(stack.sites[0]))
     return [_released(site, message, found) for site, found in zip(stack.sites, measured, strict=True)]
 
 
 def _released(site: SiteContext, message: Candidate, measured: Measures) -> Measures:
     """What the site releases of its own metrics (see :func:`own_metrics`)."""
     table, minimum = site.resource(SiteTable), site.resource(Policy).minimum_count
+    kind = _kind_at(site, message)
     if not releasable(table.patients(message.split), minimum):
-        return _withheld(message.classes)
-    if not message.classes or shows_classes(site, message, minimum):
+        return _withheld(kind)
+    if kind == "regression" or shows_classes(site, message, minimum):
         return measured
+    if kind == "segmentation":
+        return Measures((measured.measures[0], *_withheld(kind).measures[1:]))
     return Measures(tuple(_hidden(m) if m.metric in classification.BY_CLASS else m for m in measured.measures))
 
 
@@ -155,22 +172,41 @@ def check_classes(sites: Sequence[SiteContext], message: Candidate) -> None:
     Raises DataError where a site knows none: its rows could not be prepared.
     """
     for site in sites:
-        encoding = site.recall(Encoding)
-        if encoding is None:
+        if site.recall(Encoding) is None:
             raise DataError("the site's data are not prepared: no encoding was adopted", where=site.site)
-        if len(encoding.classes) != message.classes:
+        if len(_classes(site)) != message.classes:
             raise Refused("the message names another number of classes than the task has here")
 
 
-def _contributions(stack: SiteStack, message: Candidate, *, of_classes: bool) -> tuple[list[Predictions], list[bool]]:
+def _classes(site: SiteContext) -> tuple[str, ...]:
+    """The names of the classes that the site knows; none for regression."""
+    encoding = site.recall(Encoding)
+    return () if encoding is None else encoding.classes
+
+
+def _kind(classes: int, *, masked: bool) -> TaskType:
+    return "segmentation" if masked else "classification" if classes else "regression"
+
+
+def _kind_at(site: SiteContext, message: Candidate) -> TaskType:
+    """What the task is at a site whose classes are those of the message."""
+    return _kind(message.classes, masked=site.resource(TaskSpec).task_type == "segmentation")
+
+
+def _check_kind(stack: SiteStack, message: Candidate, asked: TaskType) -> None:
+    """Raise Refused where the task here is of another type than what is asked for."""
+    if (here := _kind_at(stack.sites[0], message)) != asked:
+        raise Refused(f"what is asked for is of a {asked}, and the task here is a {here}")
+
+
+def _contributions(stack: SiteStack, message: Candidate, task_type: TaskType) -> tuple[list[Predictions], list[bool]]:
     """The predictions that count in a total, and where they are withheld for want of patients: none are left then.
 
     Where the total gets noise they all count: that a site falls silent would tell of one patient, and noise hides few.
-    of_classes: whether the sums are those of classes, which others bound in another way. Raises Refused.
+    task_type: of which the sums are, since those of another are bounded in another way. Raises Refused.
     """
     check_classes(stack.sites, message)
-    if bool(message.classes) is not of_classes:
-        raise Refused(f"the sums asked for are {'' if of_classes else 'not '}those of classes, unlike the task here")
+    _check_kind(stack, message, task_type)
     predictions = stack.predict(message.weights, message.split)
     noisy = stack.sites[0].resource(TaskSpec).privacy.release is not None
     withheld = [
@@ -178,55 +214,61 @@ def _contributions(stack: SiteStack, message: Candidate, *, of_classes: bool) ->
         and not releasable(site.resource(SiteTable).patients(message.split), site.resource(Policy).minimum_count)
         for site in stack.sites
     ]
-    kept = [
-        Predictions(each.scores[:0], each.targets[:0]) if hidden else each
-        for each, hidden in zip(predictions, withheld, strict=True)
-    ]
+    kept = [each.none if hidden else each for each, hidden in zip(predictions, withheld, strict=True)]
     return kept, withheld
 
 
-STEPS: tuple[Step[Any, Any], ...] = (class_sums, value_sums, own_metrics)
+STEPS: tuple[Step[Any, Any], ...] = (class_sums, value_sums, mask_sums, own_metrics)
 
 
 def evaluate(
-    fed: Federation, candidates: Mapping[str, Candidate], *, own: bool = True, recentre: bool = True
+    fed: Federation,
+    candidates: Mapping[str, Candidate],
+    *,
+    masks: Sequence[str] = (),
+    own: bool = True,
+    recentre: bool = True,
 ) -> dict[str, Measures]:
     """The metrics by site, if ``own``, and under ``federated`` those of all; ``candidates`` names each site's model.
 
-    recentre: whether moments of a numeric outcome are formed a second time, about its mean.
+    masks: of a segmentation, the names of its classes. recentre: whether moments of a numeric outcome are formed a
+    second time, about its mean.
 
     A site whose policy refuses its own metrics is listed with ``withheld`` in place of values, and so is the
     federation where policies leave fewer sites than the quorum.
     """
     sites = tuple(candidates)
     classes = {candidate.classes for candidate in candidates.values()}.pop()
+    kind = _kind(classes, masked=bool(masks))
     measured = fed.ask(own_metrics, candidates, sites=sites) if own else {}
-    withheld = _withheld(classes)
+    withheld = _withheld(kind)
     try:
-        total = _class_total(fed, candidates) if classes else _value_total(fed, candidates, recentre)
+        match kind:
+            case "classification":
+                total = classification.summarize(fed.sum(class_sums, candidates, sites=sites))
+            case "segmentation":
+                total = segmentation.summarize(fed.sum(mask_sums, candidates, sites=sites), masks)
+            case "regression":
+                total = _value_total(fed, candidates, recentre)
     except Refused:
         total = withheld
     return {**{site: measured.get(site, withheld) for site in sites if own}, FEDERATED: total}
 
 
-def evaluate_apart(fed: Federation, candidates: Mapping[str, Candidate]) -> dict[str, Measures]:
+def evaluate_apart(fed: Federation, candidates: Mapping[str, Candidate], kind: TaskType) -> dict[str, Measures]:
     """Each site's own metrics and no total of them; a site that fails stops no other, and says ``no answer``."""
     measured = {}
-    for site, candidate in candidates.items():
+    for site in candidates:
         try:
-            measured[site] = fed.ask(own_metrics, candidates, sites=(site,)).get(site, _withheld(candidate.classes))
+            measured[site] = fed.ask(own_metrics, candidates, sites=(site,)).get(site, _withheld(kind))
         except MedFedError:
-            measured[site] = no_answers(candidate.classes)
+            measured[site] = no_answers(kind)
     return measured
 
 
-def no_answers(classes: int) -> Measures:
+def no_answers(kind: TaskType) -> Measures:
     """The metrics of a site that gave none."""
-    return Measures(tuple(replace(m, reason="no answer") for m in _withheld(classes).measures))
-
-
-def _class_total(fed: Federation, candidates: Mapping[str, Candidate]) -> Measures:
-    return classification.summarize(fed.sum(class_sums, candidates, sites=tuple(candidates)))
+    return Measures(tuple(replace(m, reason="no answer") for m in _withheld(kind).measures))
 
 
 def _value_total(fed: Federation, candidates: Mapping[str, Candidate], recentre: bool) -> Measures:
@@ -240,9 +282,8 @@ def _value_total(fed: Federation, candidates: Mapping[str, Candidate], recentre:
     return regression.summarize(fed.sum(value_sums, centred, sites=sites))
 
 
-def _withheld(classes: int) -> Measures:
-    names = classification.METRICS if classes else regression.METRICS
-    return Measures(tuple(Measure(name, None, 0, reason=WITHHELD) for name in names))
+def _withheld(kind: TaskType) -> Measures:
+    return Measures(tuple(Measure(name, None, 0, reason=WITHHELD) for name in METRICS[kind]))
 
 
 def _hidden(measure: Measure) -> Measure:
@@ -250,5 +291,5 @@ def _hidden(measure: Measure) -> Measure:
 
 
 def _patients_by_class(table: SiteTable, split: Split) -> list[int]:
-    """The number of patients of each class that occurs in a split."""
+    """The number of patients of each class that occurs in a split; in masks, of those who have it and who lack it."""
     return [tally.patients for tally in table.occurring_classes(split).values()]

@@ -108,6 +108,12 @@ STEPS: dict[str, Words] = {
         "squares, and of the model's squared errors; nothing where the part has fewer than {count} patients",
         _MEASURING,
     ),
+    "evaluation.mask_sums": Words(
+        "over one part of the images, where structures are outlined: how many images show each, and the sums of the "
+        "model's errors, of its overlaps with the masks, and of the distances between outlines; nothing where the part "
+        "has fewer than {count} patients",
+        _MEASURING,
+    ),
     "evaluation.own_metrics": Words(
         "how well the model does at this hospital (accuracy, AUC, error and the like) and on how many rows; withheld "
         "where fewer than {count} patients stand behind it",

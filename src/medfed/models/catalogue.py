@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 MODELS: Registry[Callable[..., torch.nn.Module]] = Registry("model", "medfed.models.networks", "build")
 
+_USUAL_TASKS = ("classification", "regression")
+"""Of a model that does not say what it does."""
+
 
 def check_options(spec: ModelSpec, task_type: str) -> None:
     """Raise UserError where the model does not do this type of task, or does not take an option it is given."""
     factory = MODELS.get(spec.name)
-    tasks = getattr(inspect.getmodule(factory), "TASKS", None)
-    if tasks is not None and task_type not in tasks:
+    tasks = getattr(inspect.getmodule(factory), "TASKS", _USUAL_TASKS)
+    if task_type not in tasks:
         raise UserError(
             f"the model {spec.name!r} does not do {task_type}", remedy=f"{spec.name} does: {', '.join(tasks)}"
         )

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfed.core.examples import Examples
+from medfed.models.masks import mask_losses
 from medfed.spec.task import FederationSpec
 
 if TYPE_CHECKING:
     import torch
 
 Loss: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
-"""(network outputs (n, k), targets (n,)) → the mean loss of the batch."""
+"""(network outputs (n, k), targets (n,)) → the mean loss of the batch; of masks, see :mod:`medfed.models.masks`."""
 
 
 def squared_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -98,29 +99,35 @@ def row_losses(task_type: str, federation: FederationSpec, kept: float = 1.0) ->
         each = functional.binary_cross_entropy_with_logits(logits, targets.to(outputs.dtype), reduction="none")
         return each if weights is None else each * weights.to(targets.device)[targets]
 
-    return squared if task_type == "regression" else entropy
+    def masked(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return mask_losses(outputs, targets, weights)
+
+    return {"regression": squared, "segmentation": masked}.get(task_type, entropy)
 
 
 def class_weights(federation: FederationSpec, examples: Examples, classes: int) -> NDArray[np.float32] | None:
     """The task's class weights at a site, shape (C,), or None where all count alike.
 
-    ``balanced`` weighs class c by n / (C · n_c) of the site's own training rows.
+    ``balanced`` weighs class c by n / (C · n_c) of the site's own training rows; of masks, of their pixels.
     """
     match federation.class_weights:
         case "none":
             return None
         case "balanced":
-            counts = np.bincount(examples.targets, minlength=classes)
-            return (len(examples) / (classes * counts.clip(1))).astype(np.float32)
+            counts = np.bincount(examples.targets.ravel(), minlength=classes)
+            return (examples.targets.size / (classes * counts.clip(1))).astype(np.float32)
         case declared:
             return np.array(declared, np.float32)
 
 
 def local_loss(task_type: str, federation: FederationSpec, examples: Examples, classes: int, kept: float = 1.0) -> Loss:
-    """The loss of a site: squared error, or cross-entropy under the task's class weights. kept: as above."""
+    """The loss of a site: squared error, or of classes or masks under the task's class weights. kept: as above."""
     import torch
 
     if task_type == "regression":
         return squared_error
-    weights = class_weights(federation, examples, classes)
-    return cross_entropy(None if weights is None else torch.from_numpy(weights), kept)
+    found = class_weights(federation, examples, classes)
+    weights = None if found is None else torch.from_numpy(found)
+    if task_type == "segmentation":
+        return lambda outputs, targets: mask_losses(outputs, targets, weights).mean()
+    return cross_entropy(weights, kept)

@@ -19,6 +19,7 @@ from medfed.models.accumulation import pieces, row_weights
 from medfed.models.allocator import keep_freed_memory
 from medfed.models.batches import Position, batches, updates_per_epoch
 from medfed.models.loss import Loss
+from medfed.models.masks import mask_losses, most_probable, probabilities
 from medfed.models.network import Network
 from medfed.models.optimizers import OptimizerState, local_optimizer
 from medfed.spec.task import FederationSpec
@@ -73,14 +74,14 @@ def train(
     generator: Callable[[int], np.random.Generator],
     transform: GradientTransform | None = None,
     private: PrivateGradients | None = None,
-    augment: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    augment: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
 ) -> Session:
     """Train from the network's present weights for the task's local epochs or updates.
 
     Each update: the batch's mean gradient, ``transform``, clipping to ``clip_norm``, then the optimizer's step. Under
     ``precision: bfloat16`` the forward pass is computed in it, and all else in float32. ``private`` draws the batches
     and forms their gradients instead, from the rows' own losses; what follows is then post-processing. ``augment``
-    varies each batch's inputs, row by row.
+    varies each batch's inputs, row by row, and moves masks with them.
     Raises DataError where there are no rows, or the weights are no longer finite.
     """
     import torch
@@ -102,7 +103,7 @@ def train(
             index = torch.from_numpy(batch)  # a batch of its own memory: a view's alignment would change the last bits
             inputs, truth = features.index_select(0, index), targets.index_select(0, index)
             if augment is not None:
-                inputs = augment(inputs)
+                inputs, truth = augment(inputs, truth)
             inputs, truth = inputs.to(network.device), truth.to(network.device)
             if private is None:
                 network.clear_gradient()
@@ -165,30 +166,61 @@ def one_thread() -> Iterator[None]:
 
 def predict(network: Network, examples: Examples, task_type: str) -> Predictions:
     """Score all rows by the network's present weights, in large batches of bounded memory."""
+    if task_type == "segmentation":
+        return _segmented(network, examples)
     return Predictions(_scores(network, examples.features, task_type), examples.targets)
 
 
 def predict_many(network: Network, several: Sequence[Examples], task_type: str) -> list[Predictions]:
     """As :func:`predict` for each of several small sites, their rows scored together."""
-    if not several:
-        return []
+    if not several or task_type == "segmentation":
+        return [predict(network, examples, task_type) for examples in several]
     scores = _scores(network, np.concatenate([examples.features for examples in several]), task_type)
     ends = np.cumsum([len(examples) for examples in several])
     return [Predictions(*each) for each in zip(np.split(scores, ends[:-1]), (e.targets for e in several), strict=True)]
 
 
-def _scores(network: Network, features: NDArray[np.float32], task_type: str) -> NDArray[np.float64]:
+def outputs_in_parts(network: Network, features: NDArray[np.float32]) -> Iterator[torch.Tensor]:
+    """The network's outputs for all rows, part after part; no rows are scored as one: not all layers take none."""
     import torch
 
     network.module.eval()
     elements = _CONVOLVED_ELEMENTS if network.has_convolutions else _EVALUATION_ELEMENTS
     rows = min(_EVALUATION_ROWS, elements // math.prod(features.shape[1:]))
     inputs = torch.from_numpy(features if len(features) else np.zeros_like(features, shape=(1, *features.shape[1:])))
-    parts = torch.split(inputs, max(rows, 1))  # no rows are scored as one that is dropped: not all layers take none
     with torch.no_grad(), one_thread():  # of copies, whose memory is aligned: a view's would change the last bits
-        outputs = torch.cat([network.module(network.laid_out(part.clone().to(network.device))) for part in parts])
-        outputs = outputs.cpu().double()
-        found: NDArray[np.float64] = _scores_of(outputs, task_type).numpy()[: len(features)]
+        for part in torch.split(inputs, max(rows, 1)):
+            yield network.module(network.laid_out(part.clone().to(network.device))).cpu()
+
+
+def _scores(network: Network, features: NDArray[np.float32], task_type: str) -> NDArray[np.float64]:
+    import torch
+
+    outputs = torch.cat(list(outputs_in_parts(network, features))).double()
+    found: NDArray[np.float64] = _scores_of(outputs, task_type).numpy()[: len(features)]
+    return found
+
+
+def _segmented(network: Network, examples: Examples) -> Predictions:
+    """The class of each pixel, and each image's loss; memory holds the outputs of one part at a time."""
+    import torch
+
+    scores, losses = np.empty(examples.targets.shape, np.uint8), np.empty(len(examples))
+    done = 0
+    for outputs in outputs_in_parts(network, examples.features):
+        rows = slice(done, min(done + len(outputs), len(examples)))
+        truth = torch.from_numpy(examples.targets[rows])
+        found = outputs[: len(truth)].float().contiguous()
+        scores[rows] = most_probable(found).numpy()
+        losses[rows] = mask_losses(found, truth).double().numpy()
+        done = rows.stop
+    return Predictions(scores, examples.targets, losses)
+
+
+def pixel_probabilities(network: Network, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The probability of every class of each pixel, (n, C, …), by a network of segmentation."""
+    parts = [probabilities(outputs.float()).numpy() for outputs in outputs_in_parts(network, features)]
+    found: NDArray[np.float32] = np.concatenate(parts)[: len(features)]
     return found
 
 

@@ -60,14 +60,23 @@ _METRICS = {
     "ece": MetricName("Calibration error", "expected calibration error", True),
     "rmse": MetricName("RMSE", "RMSE", True),
     "r2": MetricName("R²", "R²", False),
+    "dice": MetricName("Dice", "Dice", False),
+    "hausdorff95": MetricName("Hausdorff distance, 95 %", "95 % Hausdorff distance", True),
+    "hausdorff": MetricName("Hausdorff distance", "Hausdorff distance", True),
 }
+_BY_CLASS = ("dice", "hausdorff95")
 _IMPORTANCE = (
-    *("auc", "average_precision", "accuracy", "recall", "specificity", "brier", "ece", "r2", "rmse", "loss"),
+    *("auc", "average_precision", "accuracy", "recall", "specificity", "brier", "ece", "r2", "rmse"),
+    *("dice", "hausdorff95", "hausdorff", "loss"),
 )
 
 
 def metric_name(metric: str) -> MetricName:
-    """The name of a metric; an unknown one is spelled out."""
+    """The name of a metric, of one class where it says one (``dice_lesion``); an unknown one is spelled out."""
+    of_all, _, name = metric.partition("_")
+    if name and of_all in _BY_CLASS:
+        known = _METRICS[of_all]
+        return MetricName(f"{known.label}: {name}", f"{known.inline} of {name}", known.lower_is_better)
     spelled = metric.replace("_", " ")
     return _METRICS.get(metric, MetricName(spelled.capitalize(), spelled, None))
 

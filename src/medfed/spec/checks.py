@@ -13,11 +13,13 @@ from medfed.spec.document import Keys
 from medfed.spec.images import Flip, Normalise, Scale, Zoom
 from medfed.spec.problems import Problem, explain
 from medfed.spec.protection import check_privacy, check_private_training
+from medfed.spec.segmentation import check_segmentation
 from medfed.spec.task import Column, FederationSpec, Label, Pretrained, Splits, TaskSpec
 
 METRICS = {
     "classification": ("loss", "accuracy", "auc", "recall", "specificity", "brier"),
     "regression": ("loss", "rmse", "r2"),
+    "segmentation": ("loss", "dice", "hausdorff95", "hausdorff"),
 }
 """The metrics of each task type."""
 
@@ -50,6 +52,8 @@ def check_task(spec: TaskSpec) -> Iterator[Problem]:
         )
     yield from _comparison(spec)
     yield from check_privacy(spec)
+    if spec.task_type == "segmentation":
+        yield from check_segmentation(spec)
 
 
 def _lengths(federation: FederationSpec, at: Keys) -> Iterator[Problem]:
@@ -162,6 +166,8 @@ def _label(label: Label, spec: TaskSpec) -> Iterator[Problem]:
     if spec.task_type == "regression":
         for name in given:
             yield Problem((*at, name), f"`{name}` belongs to classification, not to regression", f"remove `{name}`")
+        return
+    if spec.task_type == "segmentation" and "classes" not in given:
         return
     for name in given:
         values = getattr(label, name)

@@ -16,6 +16,7 @@ from medfed.spec.document import MAX_DEPTH, Document, Key, read_yaml
 from medfed.spec.overrides import with_overrides
 from medfed.spec.policy import Policy
 from medfed.spec.problems import explain, task_error
+from medfed.spec.segmentation import with_mask_label
 from medfed.spec.task import TaskSpec
 
 S = TypeVar("S", bound=BaseModel)
@@ -61,7 +62,7 @@ def validated(model: type[S], document: Document) -> S:
 
 def _task(document: Document, overrides: Sequence[str]) -> TaskFile:
     document = with_overrides(document, overrides)
-    spec = validated(TaskSpec, document)
+    spec = with_mask_label(validated(TaskSpec, document))
     problems = list(check_task(spec))
     if problems:
         raise task_error(document, problems)

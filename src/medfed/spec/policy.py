@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from medfed.spec.task import NonNegative, Section
+from medfed.spec.task import NonNegative, Section, TaskType
 
 Everything = Literal["*"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="a task's digest of 64 characters, 0-9 and a-f")]
@@ -136,7 +136,7 @@ class Policy(Section):
     """
 
     tasks: tuple[Digest, ...] | Everything = ()
-    task_types: tuple[Literal["classification", "regression"], ...] | Everything = ()
+    task_types: tuple[TaskType, ...] | Everything = ()
     algorithms: tuple[str, ...] | Everything = ()
     steps: tuple[str, ...] | Everything = ()
     releases: tuple[Literal["sum", "site", "levels"], ...] | Everything = ()

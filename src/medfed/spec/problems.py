@@ -40,7 +40,10 @@ EXAMPLES = {
 }
 
 NOT_YET = {
-    "task_type": (("survival", "glm", "cox", "kaplan_meier", "statistics"), "classification or regression"),
+    "task_type": (
+        ("survival", "glm", "cox", "kaplan_meier", "statistics"),
+        "classification, regression or segmentation",
+    ),
     "engine.name": (("flare", "processes", "nvflare"), "inprocess"),
 }
 """Values that a later version runs, and what to write until then."""

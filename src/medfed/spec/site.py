@@ -145,7 +145,8 @@ contact: CONTACT
 ## POLICY (data steward). What may run here at all. A task must keep to it and be approved besides: see below.
 ## In each of these lists stands what is allowed. [] is nothing, and "*" (in quotes) is everything.
 policy:
-  ## What may be learnt: classification (yes or no, or one of several classes), regression (a number).
+  ## What may be learnt: classification (yes or no, or one of several classes), regression (a number), segmentation (a
+  ## class for each pixel of an image).
   task_types: []
   ## How sites learn together, by name.
   algorithms: []

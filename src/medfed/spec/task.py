@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
@@ -10,6 +10,13 @@ from medfed.spec.images import ImageSpec
 from medfed.spec.section import NAME_IN_WORDS, Fraction, Name, NonNegative, Plugin, Positive, Section, named
 
 __all__ = ["NAME_IN_WORDS", "Name", "NonNegative", "Plugin", "Positive", "Section", "named"]
+
+
+TaskType: TypeAlias = Literal["classification", "regression", "segmentation"]
+"""What can be learnt: a class, a number, or a class for each pixel of an image."""
+
+MASK = "mask"
+"""The label's column of segmentation: the masks that a connector finds beside the images."""
 
 
 LayerNames = tuple[Annotated[str, BeforeValidator(lambda v: str(v) if type(v) is int else v)], ...]
@@ -165,7 +172,9 @@ class Column(Section):
 class Label(Section):
     """The column to predict. ``positive`` lists the values of class 1; ``classes`` all values, in order.
 
-    ``negative`` may list the values that make class 0; a value outside the declared set is an error.
+    ``negative`` may list the values that make class 0; a value outside the declared set is an error. Of segmentation
+    the column is ``mask``, and ``classes`` lists the names of a mask's numbers 0, 1, … or those numbers themselves,
+    the background first.
     """
 
     column: str
@@ -391,7 +400,7 @@ class TaskSpec(Section):
     """A whole task."""
 
     name: Name = "task"
-    task_type: Literal["classification", "regression"]
+    task_type: TaskType
     model: Annotated[ModelSpec, BeforeValidator(named)]
     federation: FederationSpec
     data: DataSpec = DataSpec()

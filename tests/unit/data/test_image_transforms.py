@@ -139,6 +139,7 @@ def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch):
     np.testing.assert_array_equal(loaded(Counted())[0], IMAGE)
 
 
+LABELS = torch.arange(6)
 AUGMENT = ["flip", {"name": "rotate", "degrees": 20}, "zoom", {"name": "noise", "std": 0.1}]
 
 
@@ -147,7 +148,7 @@ def test_augmentation_keeps_shapes_and_depends_on_the_seed_alone():
     batch = torch.from_numpy(np.stack([IMAGE] * 6))
 
     def drawn(*names):
-        return augmentation(images, generator(0, *names))(batch)
+        return augmentation(images, generator(0, *names))(batch, LABELS)[0]
 
     one = drawn("North", 1, "augment")
     assert one.shape == batch.shape and one.dtype == torch.float32 and type(one) is torch.Tensor
@@ -158,7 +159,8 @@ def test_augmentation_keeps_shapes_and_depends_on_the_seed_alone():
 
 def test_an_empty_batch_is_no_fault():
     images = ImageSpec.model_validate({"augment": AUGMENT})
-    assert augmentation(images, generator(0))(torch.empty(0, *IMAGE.shape)).shape == (0, *IMAGE.shape)
+    inputs, targets = augmentation(images, generator(0))(torch.empty(0, *IMAGE.shape), LABELS[:0])
+    assert inputs.shape == (0, *IMAGE.shape) and targets.shape == (0,)
 
 
 def test_an_axis_that_images_lack_is_refused_with_its_line():
@@ -176,7 +178,8 @@ def test_an_axis_that_images_lack_is_refused_with_its_line():
 def test_a_sure_flip_mirrors_and_none_is_no_augmentation():
     images = ImageSpec.model_validate({"augment": [{"name": "flip", "axis": 1, "probability": 1}]})
     batch = torch.from_numpy(IMAGE[None])
-    assert torch.equal(augmentation(images, generator(0))(batch), batch.flip(3))
+    inputs, targets = augmentation(images, generator(0))(batch, LABELS[:1])
+    assert torch.equal(inputs, batch.flip(3)) and torch.equal(targets, LABELS[:1])
     assert augmentation(ImageSpec(), generator(0)) is None
 
 

@@ -126,7 +126,7 @@ def test_the_one_thing_is_admitted() -> None:
 
 
 def test_every_key_of_the_policy_is_in_the_table() -> None:
-    elsewhere = {"limits", "minimum_count", "cpus", "memory", "epsilon", "delta"}
+    elsewhere = {"limits", "minimum_count", "cpus", "memory", "epsilon", "delta", "explanations"}
     keys = {f"policy.{name}" for name in Policy.model_fields.keys() - elsewhere}
     keys |= {f"policy.limits.{name}" for name in Limits.model_fields}
     assert {reason.value for _, reason in BY_POLICY} == keys

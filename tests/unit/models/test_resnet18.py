@@ -53,7 +53,7 @@ def test_weights_begin_alike_under_both_norms() -> None:
 
 
 def test_another_norm_is_refused() -> None:
-    with pytest.raises(UserError, match="norm is `batch` or `group`"):
+    with pytest.raises(UserError, match="norm is one of: batch, group, instance"):
         network("layer")
     check_options(ModelSpec.model_validate({"name": "resnet18", "norm": "group"}), "classification")
 

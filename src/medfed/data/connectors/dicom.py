@@ -8,7 +8,9 @@ cannot be read is listed with its reason.
 Options in ``data.connector``: ``read: images``, each frame a row (if absent), or ``volumes``, each series of slices and
 each file of several frames a row; ``window``, ``file`` or [center, width]; ``table``, a .csv file in the folder
 (``labels.csv`` is one without being named); ``key``, its column of keys (what ``by`` says, if absent); ``by``: what
-stands in it: ``patient`` (if absent), ``study``, ``series``, ``file`` or ``name``.
+stands in it: ``patient`` (if absent), ``study``, ``series``, ``file`` or ``name``; ``masks``, for segmentation: the
+folder of masks below the dataset's, NIfTI for volumes and PNG for images, each at its image's own path there; that of a
+series has the path of its first slice, or is called by its SeriesInstanceUID.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from medfed.data.images.decoding import NIFTI
 from medfed.data.images.files import FilePicture, checked_options, files_below, relative, stacked, text_option
 from medfed.data.images.guard import Guard, NotAnImage
 from medfed.data.images.label_table import joined, table_of
+from medfed.data.images.masks import mask_column, mask_folder, masks_beside
 from medfed.data.images.series import Slice, grouped, in_order
 from medfed.data.images.wire import Header, Window
 from medfed.data.kinds import objects
@@ -35,7 +38,9 @@ from medfed.spec.task import DataSpec
 REQUIRES = ("imaging",)
 IMPORTS = ("pydicom", "gdcm", "pylibjpeg", "openjpeg", "rle", "nibabel")
 
-_OPTIONS = {"read": "images", "window": "file", "table": "labels.csv", "key": "patient", "by": "patient"}
+_OPTIONS = {"read": "images", "window": "file", "table": "labels.csv", "key": "patient", "by": "patient"} | {
+    "masks": "masks"
+}
 _BY = ("patient", "study", "series", "file", "name")
 _NO_IMAGES = (".csv", ".txt", ".md", ".json", ".xml", ".html", ".pdf", ".yaml", ".yml", ".log", ".zip")
 """Endings of files that people put beside images, and that nobody takes for one."""
@@ -73,7 +78,9 @@ def read_dicom(path: Path, data: DataSpec, where: str) -> RawTable:
     table, window = text_option(options, "table", where), stated_window(data, where)
     where = f"{where} ({path.name})"
     guard, unread = Guard(), list[Unread]()
-    rows = _rows(guard, files_below(path, where), path, unread, window, volumes=volumes)
+    place = mask_folder(path, text_option(options, "masks", where), where)
+    files = (file for file in files_below(path, where) if place is None or not file.is_relative_to(place))
+    rows = _rows(guard, files, path, unread, window, volumes=volumes)
     if not rows and not unread:
         raise DataError("the folder holds no image", where=where, remedy="name the folder of DICOM or NIfTI files")
     columns = {
@@ -85,10 +92,13 @@ def read_dicom(path: Path, data: DataSpec, where: str) -> RawTable:
         "name": objects([_bare(row.picture.name) for row in rows]),
         "frame": objects([None if row.frame is None else str(row.frame + 1) for row in rows]),
     }
-    place = table_of(path, table, where)
-    if place is not None and rows:
-        columns = joined(columns, place, key, by, where)
-    pictures = Pictures(tuple(row.picture for row in rows), tuple(unread), guard.close)
+    masks = masks_beside(guard, place, [(row.picture.name, row.header.series) for row in rows], where) if place else ()
+    if masks:
+        columns["mask"] = mask_column(masks)
+    labels = table_of(path, table, where)
+    if labels is not None and rows:
+        columns = joined(columns, labels, key, by, where)
+    pictures = Pictures(tuple(row.picture for row in rows), tuple(unread), guard.close, masks)
     return RawTable(columns, path.name, pictures=pictures)
 
 

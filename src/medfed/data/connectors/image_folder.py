@@ -5,7 +5,9 @@ The table's columns are ``file`` (the path below the folder), ``name`` (the file
 
 Options in ``data.connector``: ``table``, the label table, a .csv file in the folder (``labels.csv`` is one without
 being named); ``key``, its column that says which image a line is about (``file`` if absent); ``by``, what of an image
-stands in it: ``file`` or ``name`` (``file`` if absent).
+stands in it: ``file`` or ``name`` (``file`` if absent); ``masks``, for segmentation: the folder of masks below the
+dataset's, PNG of one number a pixel or NIfTI, each at its image's own path there (``images/7.png`` may leave out its
+first folder). The column ``mask`` is then where each image's mask is.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ from medfed.data.images.decoding import NIFTI, PHOTOGRAPHS
 from medfed.data.images.files import FilePicture, checked_options, files_below, relative, text_option
 from medfed.data.images.guard import Guard
 from medfed.data.images.label_table import joined, table_of
+from medfed.data.images.masks import mask_column, mask_folder, masks_beside, without_ending
 from medfed.data.kinds import objects
 from medfed.data.raw import Pictures, RawTable
 from medfed.spec.task import DataSpec
 
-_OPTIONS = {"table": "labels.csv", "key": "file", "by": "file"}
+_OPTIONS = {"table": "labels.csv", "key": "file", "by": "file", "masks": "masks"}
 
 
 def read_image_folder(path: Path, data: DataSpec, where: str) -> RawTable:
@@ -31,7 +34,9 @@ def read_image_folder(path: Path, data: DataSpec, where: str) -> RawTable:
     key = text_option(options, "key", where) or "file"
     by = text_option(options, "by", where, ("file", "name")) or "file"
     where = f"{where} ({path.name})"
+    place = mask_folder(path, text_option(options, "masks", where), where)
     files = [file for file in files_below(path, where) if file.name.lower().endswith((*PHOTOGRAPHS, *NIFTI))]
+    files = [file for file in files if place is None or not file.is_relative_to(place)]
     if not files:
         raise DataError(
             "the folder holds no image",
@@ -45,18 +50,20 @@ def read_image_folder(path: Path, data: DataSpec, where: str) -> RawTable:
         "name": objects([_bare(picture.name) for picture in pictures]),
         "class": objects([_class(file, path) for file in files]),
     }
-    place = table_of(path, table, where)
-    if place is not None:
-        columns = joined(columns, place, key, by, where)
-    return RawTable(columns, path.name, pictures=Pictures(pictures, close=guard.close))
+    masks = masks_beside(guard, place, [(picture.name,) for picture in pictures], where) if place else ()
+    if masks:
+        columns["mask"] = mask_column(masks)
+    labels = table_of(path, table, where)
+    if labels is not None:
+        columns = joined(columns, labels, key, by, where)
+    return RawTable(columns, path.name, pictures=Pictures(pictures, close=guard.close, masks=masks))
 
 
 CONNECTOR = read_image_folder
 
 
 def _bare(name: str) -> str:
-    last = name.rpartition("/")[2]
-    return next(last[: -len(end)] for end in (*NIFTI[::-1], *PHOTOGRAPHS) if last.lower().endswith(end))
+    return without_ending(name.rpartition("/")[2])
 
 
 def _class(file: Path, folder: Path) -> str | None:

@@ -1,10 +1,11 @@
-"""Connector ``npz``: arrays of images, labels and, if there are, patients and splits in one NumPy archive.
+"""Connector ``npz``: arrays of images, of labels or masks and, if there are, of patients in one NumPy archive.
 
 The arrays are called as MedMNIST's: ``train_images``, ``train_labels``, and the same with ``val_`` and ``test_``; or
 plainly ``images``, ``labels``, and ``ids`` if there are. Images are (n, height, width) or (n, height, width, 3),
-volumes (n, depth, height, width), all whole numbers or floats; labels (n,) or (n, 1). The table's columns are
-``label``, ``split`` (of the first form) and ``id`` (where there is an array ``ids``). Nothing in the archive is
-unpickled.
+volumes (n, depth, height, width), all whole numbers or floats; labels (n,) or (n, 1). In place of labels, or beside
+them, there may be masks for segmentation (``train_masks``, or ``masks``), of the images' shape without colours. The
+table's columns are ``label``, ``mask`` (which array and row it is), ``split`` (of the first form) and ``id`` (where
+there is an array ``ids``). Nothing in the archive is unpickled.
 """
 
 from __future__ import annotations
@@ -60,20 +61,27 @@ def read_npz(path: Path, data: DataSpec, where: str) -> RawTable:
     where = f"{where} ({path.name})"
     arrays = _arrays(path, where)
     parts = _parts(arrays, where)
-    columns: dict[str, list[str | None]] = {"label": []}
+    columns: dict[str, list[str | None]] = {}
     pictures: list[ArrayPicture] = []
+    masks: list[ArrayPicture] = []
     for prefix in parts or {"": ""}:
         found = _pictures(arrays, prefix, where)
         pictures += found
-        columns["label"] += _texts(arrays, f"{prefix}labels", len(found), where)
+        beside = _masks(arrays, f"{prefix}masks", found, where)
+        masks += beside
+        if f"{prefix}labels" in arrays or not beside:
+            columns.setdefault("label", []).extend(_texts(arrays, f"{prefix}labels", len(found), where))
+        if beside:
+            columns.setdefault("mask", []).extend(mask.name for mask in beside)
         if parts:
             columns.setdefault("split", []).extend([parts[prefix]] * len(found))
         if f"{prefix}ids" in arrays:
             columns.setdefault("id", []).extend(_texts(arrays, f"{prefix}ids", len(found), where))
-    if any(len(values) != len(pictures) for values in columns.values()):
-        raise DataError("some parts have ids and some have none", where=where, remedy="give ids for every part")
+    if lacking := [name for name, values in columns.items() if len(values) != len(pictures)]:
+        name = f"{lacking[0]}s"
+        raise DataError(f"some parts have {name} and some have none", where=where, remedy=f"give {name} for every part")
     texts = {name: objects(values) for name, values in columns.items()}
-    return RawTable(texts, path.name, pictures=Pictures(tuple(pictures)))
+    return RawTable(texts, path.name, pictures=Pictures(tuple(pictures), masks=tuple(masks)))
 
 
 CONNECTOR = read_npz
@@ -154,6 +162,21 @@ def _pictures(arrays: dict[str, NDArray[Any]], prefix: str, where: str) -> list[
         ) from None
     volume = images.ndim == 4 and images.shape[-1] not in (1, 3)
     return [ArrayPicture(f"{name}[{row}]", image, volume) for row, image in enumerate(images)]
+
+
+def _masks(arrays: dict[str, NDArray[Any]], name: str, pictures: list[ArrayPicture], where: str) -> list[ArrayPicture]:
+    """The masks of a part, one an image; none where the archive has no such array."""
+    masks = arrays.get(name)
+    if masks is None:
+        return []
+    if masks.dtype.kind not in "bui" or masks.ndim < 3 or len(masks) != len(pictures):
+        raise DataError(
+            f"the array {name!r} holds no masks of its images",
+            where=where,
+            remedy="masks are whole numbers of the images' shape without colours, one mask for each image",
+        )
+    each = zip(masks, pictures, strict=True)
+    return [ArrayPicture(f"{name}[{row}]", mask, image.volume) for row, (mask, image) in enumerate(each)]
 
 
 def _texts(arrays: dict[str, NDArray[Any]], name: str, rows: int, where: str) -> list[str | None]:

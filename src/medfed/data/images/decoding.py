@@ -36,7 +36,12 @@ def header(path: str) -> Header:
         with _photograph(path) as image:
             return Header(1, shape=(image.height, image.width))
     if _is(path, NIFTI):
-        return Header(1, shape=_nifti(path).shape)
+        image = _nifti(path)
+        affine = np.asarray(image.affine, np.float64)
+        placed = affine[:3, 3].tolist(), affine[:3, :3].ravel().tolist()
+        finite = bool(np.isfinite(affine).all())
+        position, orientation = placed if finite else ([], [])
+        return Header(1, shape=image.shape, position=tuple(position), orientation=tuple(orientation))
     from medfed.data.images import dicom
 
     return dicom.header(path)
@@ -46,7 +51,7 @@ def pixels(order: Order) -> NDArray[np.float32]:
     """The numbers, (channels, height, width) or (channels, depth, height, width). Raises as :func:`header`."""
     _check_size(order.path)
     if _is(order.path, PHOTOGRAPHS):
-        return _photograph_pixels(order.path)
+        return _mask_pixels(order.path) if order.mask else _photograph_pixels(order.path)
     if _is(order.path, NIFTI):
         return _nifti_pixels(order.path)
     from medfed.data.images import dicom
@@ -88,6 +93,19 @@ def _photograph_pixels(path: str) -> NDArray[np.float32]:
             turned = turned.convert("L" if turned.mode in ("1", "LA", "La") else "RGB")
         array = np.asarray(turned).astype(np.float32)
     return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
+
+
+def _mask_pixels(path: str) -> NDArray[np.float32]:
+    """Grey values, or the numbers of a palette's colours, (1, h, w), as they stand in the file."""
+    from PIL import ImageOps
+
+    with _photograph(path) as image:
+        if image.format != "PNG":
+            raise Unreadable("a mask in a format that changes its numbers; write it as PNG")
+        turned = ImageOps.exif_transpose(image)
+        if turned.mode not in ("1", "L", "P", "I") and not turned.mode.startswith("I;16"):
+            raise Unreadable("a mask of colours; write one number a pixel (grey, or a palette)")
+        return np.asarray(turned).astype(np.float32)[None]
 
 
 def _nifti(path: str) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfed.core.errors import DataError, TaskError
+from medfed.data.images.decoding import NIFTI
 from medfed.data.images.guard import Guard
 from medfed.data.images.limits import LARGEST_FILE
 from medfed.data.images.wire import Order, Window
@@ -24,13 +25,14 @@ from medfed.spec.task import DataSpec
 
 @dataclass(frozen=True, eq=False)
 class FilePicture:
-    """A file, or one frame of it. frame: counted from 0; None: all there are."""
+    """A file, or one frame of it. frame: counted from 0; None: all there are. mask: it holds classes."""
 
     guard: Guard
     path: Path
     name: str
     frame: int | None = None
     window: Window | None = None
+    mask: bool = False
 
     def digest(self) -> bytes:
         """SHA-256 of the file's content, the frame and the window. Raises Unreadable."""
@@ -38,7 +40,20 @@ class FilePicture:
 
     def pixels(self) -> NDArray[Any]:
         """Its numbers, as the guarded process decodes them. Raises Unreadable."""
-        return self.guard.pixels(Order(str(self.path), pixels=True, frame=self.frame, window=self.window))
+        return self.guard.pixels(Order(str(self.path), True, self.frame, self.window, self.mask))
+
+    def affine(self) -> NDArray[np.float64] | None:
+        """Of a NIfTI volume its matrix and, as the last column, its offset, (3, 4) in mm; None of others.
+
+        Raises Unreadable.
+        """
+        if not self.path.name.lower().endswith(NIFTI):
+            return None
+        header = self.guard.header(self.path)
+        if not header.position:
+            return None
+        matrix = np.array(header.orientation, np.float64).reshape(3, 3)
+        return np.column_stack([matrix, np.array(header.position, np.float64)])
 
 
 def content_digest(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from medfed.core.errors import DataError
 from medfed.data.images.cache import ImageCache
+from medfed.data.images.masks import class_indices, require_masks, require_same_place
 from medfed.data.images.transforms import Preparation
 from medfed.data.raw import Picture, Pictures, Unread, Unreadable
 from medfed.spec.images import ImageSpec
@@ -24,34 +26,41 @@ LARGEST_SET = 16 * 2**30
 class Loaded:
     """The images that could be read.
 
-    array: (n, channels, …) float32. kept: the index of each in the table. digests: of each kept one's content, in hex.
-    unread: the files that give none.
+    array: (n, channels, …) float32. masks: (n, …) uint8 class indices; None where they were not asked for. kept: the
+    index of each in the table. digests: of each kept one's content, in hex. unread: the files that give none.
     """
 
     array: NDArray[np.float32]
+    masks: NDArray[np.uint8] | None
     kept: NDArray[np.int64]
     digests: tuple[str, ...]
     unread: tuple[Unread, ...]
 
 
-def load_pictures(pictures: Pictures, images: ImageSpec, where: str) -> Loaded:
+def load_pictures(pictures: Pictures, images: ImageSpec, where: str, classes: tuple[int, ...] | None = None) -> Loaded:
     """Read and prepare all pictures.
 
-    Raises DataError where none can be read, where more than the task's share cannot, where they differ in shape, and
-    where they take too much memory together; MissingExtra.
+    classes: the number of each class in the masks, which are then read and prepared with their images. Raises DataError
+    where none can be read, where more than the task's share cannot, where they differ in shape, where they take too
+    much memory together, and where a mask is missing or not one of its image; MissingExtra.
     """
-    preparation = Preparation(images)
-    cache = ImageCache.from_environment(preparation.recipe)
-    unread, kept, digests = list(pictures.unread), list[int](), list[str]()
+    reader = ImageReader.of(images, where, classes)
+    if classes is not None:
+        require_masks(pictures, where)
+    masks_of = pictures.masks if classes is not None else (None,) * len(pictures.each)
+    unread, kept, digests, masks = list(pictures.unread), list[int](), list[str](), list[NDArray[np.uint8]]()
     array: NDArray[np.float32] | None = None
     try:
-        for index, picture in enumerate(pictures.each):
+        for index, (picture, mask) in enumerate(zip(pictures.each, masks_of, strict=True)):
             try:
                 digest = picture.digest()
-                image = prepared(picture, digest, preparation, cache, where)
+                image = reader.prepared(picture, digest) if mask is None else reader.with_mask(picture, digest, mask)
             except Unreadable as error:
                 unread.append(Unread(picture.name, error.reason))
                 continue
+            if mask is not None:
+                image, indices = image[:-1], image[-1]
+                masks.append(indices.astype(np.uint8))
             if array is None:
                 array = _room(len(pictures.each), image.shape, where)
             if image.shape != array.shape[1:]:
@@ -64,14 +73,20 @@ def load_pictures(pictures: Pictures, images: ImageSpec, where: str) -> Loaded:
     check_share(unread, len(kept), images.max_unreadable, where)
     if array is None:
         raise DataError("there are no images", where=where, remedy="name the folder or file that holds them")
-    return Loaded(array[: len(kept)], np.array(kept, dtype=np.int64), tuple(digests), tuple(unread))
+    return Loaded(
+        array[: len(kept)],
+        np.stack(masks) if classes is not None else None,
+        np.array(kept, dtype=np.int64),
+        tuple(digests),
+        tuple(unread),
+    )
 
 
 def tried(pictures: Pictures) -> tuple[Unread, ...]:
     """The files that give no image, after every one was read."""
     unread = list(pictures.unread)
     try:
-        for picture in pictures.each:
+        for picture in (*pictures.each, *(mask for mask in pictures.masks if mask is not None)):
             try:
                 picture.pixels()
             except Unreadable as error:
@@ -95,17 +110,48 @@ def check_share(unread: Sequence[Unread], read: int, allowed: float, where: str)
     )
 
 
-def prepared(
-    picture: Picture, digest: bytes, preparation: Preparation, cache: ImageCache, where: str
-) -> NDArray[np.float32]:
-    """One image after its own transforms, from the cache or anew. Raises Unreadable, DataError."""
-    image = cache.get(digest)
-    if image is None:
-        image = preparation(picture.pixels(), where)
+@dataclass(frozen=True)
+class ImageReader:
+    """How the images of a task are read. classes: the number of each class in their masks."""
+
+    preparation: Preparation
+    cache: ImageCache
+    where: str
+    classes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, images: ImageSpec, where: str, classes: tuple[int, ...] | None = None) -> ImageReader:
+        """A reader of images, or of images with masks, whose preparations are cached apart."""
+        preparation = Preparation(images)
+        recipe = preparation.recipe if classes is None else (*preparation.recipe, f"classes={classes}")
+        return cls(preparation, ImageCache.from_environment(recipe), where, classes or ())
+
+    def prepared(self, picture: Picture, digest: bytes) -> NDArray[np.float32]:
+        """The image (channels, …), from the cache or its file. Raises Unreadable, DataError."""
+        image = self.cache.get(digest)
+        if image is None:
+            image = self._finite(self.preparation(picture.pixels(), self.where))
+            self.cache.put(digest, image)
+        return image
+
+    def with_mask(self, picture: Picture, digest: bytes, mask: Picture) -> NDArray[np.float32]:
+        """As above, with the indices of the mask's classes as one channel more; both are kept as one."""
+        both = hashlib.sha256(digest + mask.digest()).digest()
+        found = self.cache.get(both)
+        if found is None:
+            pixels = picture.pixels()
+            require_same_place(picture, mask, self.where)
+            indices = class_indices(mask, pixels.shape[1:], self.classes, self.where)
+            image = self._finite(self.preparation(pixels, self.where))
+            found = np.concatenate([image, self.preparation.of_mask(indices, self.where)])
+            self.cache.put(both, found)
+        return found
+
+    @staticmethod
+    def _finite(image: NDArray[np.float32]) -> NDArray[np.float32]:
         if not np.isfinite(image).all():
             raise Unreadable("it holds numbers that are not finite")
-        cache.put(digest, image)
-    return image
+        return image
 
 
 def _room(count: int, shape: tuple[int, ...], where: str) -> NDArray[np.float32]:

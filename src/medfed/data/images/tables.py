@@ -12,12 +12,14 @@ from medfed.core.errors import DataError
 from medfed.data.columns import Place, absent, require_columns, wanted_columns, with_missing
 from medfed.data.findings import Findings, Tally
 from medfed.data.images.loading import Loaded, load_pictures
-from medfed.data.kinds import Kind, Texts, objects
+from medfed.data.images.masks import require_masks
+from medfed.data.kinds import Kind, Texts, kind_of_targets, objects
 from medfed.data.labels import declared_classes, typed_targets
 from medfed.data.patients import named_patients
 from medfed.data.raw import Pictures, RawTable
 from medfed.data.table import SiteTable, assembled, given_splits, label_of
-from medfed.spec.task import DataSpec
+from medfed.spec.segmentation import mask_values
+from medfed.spec.task import DataSpec, Label
 
 IMAGE = "image"
 """The one feature column."""
@@ -32,11 +34,12 @@ def load_images(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: 
     label, place = label_of(data, site, raw), Place(site, raw)
     where = f"{site} ({raw.source})"
     _refuse_columns(data, where)
+    if task_type == "segmentation":
+        require_masks(pictures, where)
     require_columns(wanted_columns(data), raw, site)
     if raw.rows == 0:
         raise DataError("there are no images", where=where, remedy="name the folder or file that holds them")
-    targets = typed_targets(with_missing(raw.columns[label.column], data.missing.markers), label, task_type, place)
-    unlabelled = absent(targets, Kind.CONTINUOUS if task_type == "regression" else Kind.CATEGORICAL)
+    targets, unlabelled = _labels(raw, label, data, task_type, place)
     if unlabelled.all():
         raise DataError(
             "no image has a label",
@@ -45,8 +48,9 @@ def load_images(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: 
         )
     ids = _ids(raw, data, place, ~unlabelled)
     labelled = np.flatnonzero(~unlabelled)
-    chosen = replace(pictures, each=tuple(pictures.each[row] for row in labelled.tolist()))
-    loaded = load_pictures(chosen, data.images, where)
+    values = mask_values(label) if task_type == "segmentation" else None
+    chosen = pictures.at(labelled)
+    loaded = load_pictures(chosen, data.images, where, values)
     rows = labelled[loaded.kept]
     splits = given_splits(raw.columns[data.split.column], data.split.column, place) if data.split.column else None
     patients = objects(list(loaded.digests)) if ids is None else ids[rows]
@@ -56,8 +60,8 @@ def load_images(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: 
         columns={IMAGE: loaded.array},
         levels={},
         ids=patients,
-        targets=targets[rows],
-        classes=declared_classes(label) if task_type == "classification" else None,
+        targets=targets[rows] if loaded.masks is None else loaded.masks,
+        classes=declared_classes(label) if task_type != "regression" else None,
         split=np.zeros(len(rows), dtype=np.int8),
         findings=Findings(read=Tally(0, 0)),
         sources=objects([chosen.each[kept].name for kept in loaded.kept.tolist()]),
@@ -73,6 +77,17 @@ def load_images(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: 
         unreadable=_unreadable(loaded, lost, ids),
     )
     return replace(table, findings=findings)
+
+
+def _labels(
+    raw: RawTable, label: Label, data: DataSpec, task_type: str, place: Place
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """What the label's column says of each image, and which lack it: of a segmentation, where its mask is."""
+    values = with_missing(raw.columns[label.column], data.missing.markers)
+    if task_type == "segmentation":
+        return values, np.zeros(raw.rows, dtype=bool)
+    targets = typed_targets(values, label, task_type, place)
+    return targets, absent(targets, kind_of_targets(targets))
 
 
 def _refuse_columns(data: DataSpec, where: str) -> None:
@@ -97,7 +112,8 @@ def _repeated(
     splits = [0] * len(patients) if given is None else given.tolist()
     seen: set[tuple[object, ...]] = set()
     found = []
-    for row in zip(loaded.digests, patients.tolist(), targets.tolist(), splits, strict=True):
+    labels = targets.tolist() if targets.ndim == 1 else [mask.tobytes() for mask in targets]
+    for row in zip(loaded.digests, patients.tolist(), labels, splits, strict=True):
         found.append(row in seen)
         seen.add(row)
     return np.array(found, dtype=bool)

@@ -16,7 +16,12 @@ from medfed.spec.section import Section
 if TYPE_CHECKING:
     import torch
 
-Augment: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+Augment: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]"
+"""(a batch's inputs (n, channels, …), its targets) → both, varied: masks (n, …) move as their images do."""
+
+NEAREST = "nearest-exact"
+"""How masks are resampled: each pixel takes the class of the one at its own middle, as ``area`` and ``bilinear`` see
+it."""
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 """ITU-R BT.601, as Pillow and pydicom use it."""
@@ -39,7 +44,7 @@ class Preparation:
         require_monai(images)
         self._channels = images.channels
         self._steps = images.own
-        self._done: dict[int, list[Callable[..., Any]]] = {}
+        self._done: dict[tuple[int, bool], list[Callable[..., Any]]] = {}
 
     @property
     def recipe(self) -> tuple[str, ...]:
@@ -53,12 +58,42 @@ class Preparation:
     def __call__(self, image: NDArray[Any], where: str) -> NDArray[np.float32]:
         """The image (channels, …) as float32. Raises DataError where a transform is for other dimensions."""
         array = with_channels(np.asarray(image, dtype=np.float32), self._channels)
-        for transform in self._made_for(array.ndim - 1, where):
+        return self._moved(array, where, mask=False)
+
+    def of_mask(self, mask: NDArray[np.float32], where: str) -> NDArray[np.float32]:
+        """The mask (1, …) of class indices, moved as its image is; what is padded is of class 0. Raises as above."""
+        return self._moved(mask, where, mask=True)
+
+    def restored(self, values: NDArray[np.float32], shape: tuple[int, ...], where: str) -> NDArray[np.float32]:
+        """Values (k, …) of prepared pixels, brought back to the pixels of the image as it was, (k, *shape).
+
+        What was resized is resampled linearly; what was cropped away is 1 in the first of the k and 0 in the others,
+        as the probabilities of background are. Raises as above.
+        """
+        import torch
+        from torch.nn import functional
+
+        self._made_for(len(shape), where, mask=True)
+        steps = [step for step in self._steps if isinstance(step, Resize | Crop)]
+        shapes = [shape]
+        for step in steps[:-1]:
+            shapes.append(step.size)
+        mode = "bilinear" if len(shape) == 2 else "trilinear"
+        for step, before in zip(reversed(steps), reversed(shapes), strict=True):
+            if isinstance(step, Crop):
+                values = _uncropped(step, values, before)
+            else:
+                found = functional.interpolate(torch.from_numpy(values)[None], before, mode=mode, align_corners=False)
+                values = found[0].numpy()
+        return values
+
+    def _moved(self, array: NDArray[np.float32], where: str, *, mask: bool) -> NDArray[np.float32]:
+        for transform in self._made_for(array.ndim - 1, where, mask=mask):
             array = np.asarray(transform(array), dtype=np.float32)
         return np.ascontiguousarray(array)
 
-    def _made_for(self, dimensions: int, where: str) -> list[Callable[..., Any]]:
-        if dimensions not in self._done:
+    def _made_for(self, dimensions: int, where: str, *, mask: bool) -> list[Callable[..., Any]]:
+        if (dimensions, mask) not in self._done:
             for step in self._steps:
                 if isinstance(step, Resize | Crop) and len(step.size) != dimensions:
                     raise DataError(
@@ -67,8 +102,9 @@ class Preparation:
                         where=where,
                         remedy="write [height, width] for images, [depth, height, width] for volumes",
                     )
-            self._done[dimensions] = [_transform(step) for step in self._steps]
-        return self._done[dimensions]
+            steps = [step for step in self._steps if not mask or isinstance(step, Resize | Crop)]
+            self._done[dimensions, mask] = [_transform(step, mask=mask) for step in steps]
+        return self._done[dimensions, mask]
 
 
 def with_channels(image: NDArray[np.float32], channels: int | None) -> NDArray[np.float32]:
@@ -80,12 +116,23 @@ def with_channels(image: NDArray[np.float32], channels: int | None) -> NDArray[n
     return np.repeat(image[:1], 3, axis=0)
 
 
-def _transform(step: Section) -> Callable[..., Any]:
+def _uncropped(step: Crop, values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Each value where its pixel was before the crop, which tells by moving the pixels' own numbers."""
+    numbers = np.arange(1, np.prod(shape) + 1, dtype=np.float64).reshape(1, *shape)
+    origin = np.asarray(_transform(step, mask=True)(numbers), dtype=np.float64).ravel().astype(np.int64)
+    whole = np.zeros((len(values), int(np.prod(shape))), np.float32)
+    whole[0] = 1
+    kept = origin > 0
+    whole[:, origin[kept] - 1] = values.reshape(len(values), -1)[:, kept]
+    return whole.reshape(len(values), *shape)
+
+
+def _transform(step: Section, *, mask: bool) -> Callable[..., Any]:
     from monai import transforms
 
     match step:
         case Resize(size=size, mode=mode):
-            return transforms.Resize(spatial_size=size, mode=mode, anti_aliasing=False)
+            return transforms.Resize(spatial_size=size, mode=NEAREST if mask else mode, anti_aliasing=False)
         case Crop(size=size):
             return transforms.ResizeWithPadOrCrop(spatial_size=size)
         case Scale(low=low, high=high):
@@ -106,19 +153,50 @@ def augmentation(images: ImageSpec, generator: np.random.Generator) -> Augment |
     for transform in random:
         transform.set_random_state(seed=int(generator.integers(2**32)))
 
-    def augment(batch: torch.Tensor) -> torch.Tensor:
+    def augment(batch: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
 
-        return torch.stack([_applied(random, row) for row in batch]) if len(batch) else batch
+        if not len(batch):
+            return batch, targets
+        masks = targets[:, None].float() if targets.dim() > 1 else [None] * len(batch)
+        rows = [_applied(random, row, mask) for row, mask in zip(batch, masks, strict=True)]
+        moved = [mask for _, mask in rows if mask is not None]
+        together = torch.stack(moved)[:, 0].round().to(targets.dtype) if moved else targets
+        return torch.stack([row for row, _ in rows]), together
 
     return augment
 
 
-def _applied(random: Sequence[Any], row: torch.Tensor) -> torch.Tensor:
-    import torch
-
+def _applied(
+    random: Sequence[Any], row: torch.Tensor, mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """An image and its mask, if it has one, by one draw of each transform."""
     for transform in random:
         row = transform(row)
+        if mask is not None:
+            mask = _as_drawn(transform, mask)
+    return _tensor(row), None if mask is None else _tensor(mask)
+
+
+def _as_drawn(transform: Any, mask: torch.Tensor) -> torch.Tensor:
+    """The mask (1, …) moved as the transform last moved an image; noise moves nothing."""
+    from monai import transforms
+
+    match transform:
+        case transforms.RandFlip():
+            moved = transform(mask, randomize=False)
+        case transforms.RandRotate():
+            moved = transform(mask, mode="nearest", randomize=False)
+        case transforms.RandZoom():
+            moved = transform(mask, mode=NEAREST, randomize=False)
+        case _:
+            moved = mask
+    return _tensor(moved)
+
+
+def _tensor(row: Any) -> torch.Tensor:
+    import torch
+
     return torch.as_tensor(row.as_tensor() if hasattr(row, "as_tensor") else row, dtype=torch.float32)
 
 

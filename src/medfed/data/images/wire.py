@@ -32,19 +32,22 @@ class Window:
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked of a file. frame: counted from 0; None: all there are, as one volume."""
+    """What is asked of a file. frame: counted from 0; None: all there are, as one volume. mask: its numbers are
+    classes, and are taken as they stand in it."""
 
     path: str
     pixels: bool
     frame: int | None = None
     window: Window | None = None
+    mask: bool = False
 
 
 @dataclass(frozen=True)
 class Header:
     """What a file says of its image. patient, study, series: its identifiers, empty where there are none.
 
-    position, orientation: of its first pixel, and of its rows and columns, in mm (DICOM PS3.3 C.7.6.2), or empty.
+    position, orientation: of its first pixel, and of its rows and columns, in mm (DICOM PS3.3 C.7.6.2), or empty; of
+    NIfTI the offset and the matrix of its affine.
     """
 
     frames: int

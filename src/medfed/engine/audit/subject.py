@@ -95,6 +95,10 @@ def open_subject(path: Path, sites: Mapping[str, SiteInput] | None, data: Path |
             where=str(path),
             remedy="audit a run of the same task without model.freeze, whose updates say more",
         )
+    if task.spec.task_type == "segmentation":
+        raise UserError(
+            "no attack here is one on masks", where=str(path), remedy="audit a run of classification or regression"
+        )
     hospitals = load_hospitals(task, *_rows(folder, facts, task, sites, data))
     subject = Subject(folder, facts, task, hospitals)
     if facts.simulation:

@@ -19,8 +19,8 @@ def build(input_shape: tuple[int, ...], outputs: int, *, norm: str = "batch", dr
     """The 121-layer network for inputs of shape (channels, height, width[, depth]), each axis at least 64, or 32
     with group normalisation.
 
-    norm: ``batch``, or ``group`` (:func:`medfed.models.norms.with_norm`). dropout: the share that a dense layer drops.
-    Raises ValueError for others, and for inputs of another shape.
+    norm: ``batch``, ``group`` or ``instance`` (:func:`medfed.models.norms.with_norm`). dropout: the share that a dense
+    layer drops. Raises ValueError for others, and for inputs of another shape.
     """
     from monai.networks.nets.densenet import DenseNet121
 

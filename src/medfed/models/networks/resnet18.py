@@ -15,8 +15,8 @@ TASKS = ("classification",)
 def build(input_shape: tuple[int, ...], outputs: int, *, norm: str = "batch") -> torch.nn.Module:
     """The 18-layer network for inputs of shape (channels, height, width[, depth]).
 
-    norm: ``batch``, or ``group`` (:func:`medfed.models.norms.with_norm`). Raises ValueError for another one, and
-    for inputs of another shape.
+    norm: ``batch``, ``group`` or ``instance`` (:func:`medfed.models.norms.with_norm`). Raises ValueError for another
+    one, and for inputs of another shape.
     """
     from monai.networks.nets.resnet import resnet18
 
