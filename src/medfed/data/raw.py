@@ -51,11 +51,12 @@ def _nothing() -> None:
 @dataclass(frozen=True, eq=False)
 class Pictures:
     """The images of a table, one a row, and the files that are none. close: gives back what reading took; it may be
-    read from again."""
+    read from again. simulated: what a simulation does to how they look, in words."""
 
     each: tuple[Picture, ...]
     unread: tuple[Unread, ...] = ()
     close: Callable[[], None] = _nothing
+    simulated: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,7 @@ class RawTable:
         """The table of the rows of these indices. Files without an image are not told of again."""
         pictures = self.pictures
         if pictures is not None:
-            pictures = Pictures(tuple(pictures.each[row] for row in rows.tolist()), close=pictures.close)
+            pictures = replace(pictures, each=tuple(pictures.each[row] for row in rows.tolist()), unread=())
         columns = {name: values[rows] for name, values in self.columns.items()}
         return replace(
             self, columns=columns, pictures=pictures, origin=rows if self.origin is None else self.origin[rows]
