@@ -12,7 +12,7 @@ from medfed.data.deidentify.burned_in import Suspicion, suspicion_of
 from medfed.data.deidentify.leftovers import has_leftovers
 from medfed.data.deidentify.patient import patient_of
 from medfed.data.deidentify.reading import HEAD, Unreadable, is_dicom, read, silent
-from medfed.data.deidentify.refusals import PIXELS, Refusal, refusal_of
+from medfed.data.deidentify.refusals import PIXELS, UTF8, Refusal, refusal_of
 from medfed.data.deidentify.tally import Tally
 from medfed.version import __version__
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 IMPLEMENTATION = "2.25.205931648203981726450195871640288113977"
 """MedFed's implementation class UID, which every copy bears."""
-_UTF8 = "ISO_IR 192"
 _METHODS = {
     "113100": "Basic Application Confidentiality Profile",
     "113107": "Retain Longitudinal Temporal Information Modified Dates Option",
@@ -115,7 +114,7 @@ def _flag(target: Dataset, rules: Rules, *, looked_at: bool) -> None:
         item = Item()
         item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code, "DCM", _METHODS[code]
         items.append(item)
-    target.SpecificCharacterSet = _UTF8
+    target.SpecificCharacterSet = UTF8
     target.PatientIdentityRemoved = "YES"
     target.DeidentificationMethod = [f"MedFed {__version__}: PS3.15 basic profile, stricter on text", "dates shifted"]
     target.DeidentificationMethodCodeSequence = items

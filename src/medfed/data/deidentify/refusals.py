@@ -43,6 +43,8 @@ _DIRECTORY = "1.2.840.10008.1.3.10"
 _SOUND = 0x200C
 """The element of audio samples in the repeating group of curves."""
 _RAW = _STORAGE + "66"
+UTF8 = "ISO_IR 192"
+"""The character set of every copy."""
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _WITHOUT_PIXELS = frozenset(
     {
