@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from medfed.data.deidentify.attributes import Cleaner, Rules
 from medfed.data.deidentify.burned_in import Suspicion, suspicion_of
+from medfed.data.deidentify.frames import bare_frames, is_film, pixel_data
 from medfed.data.deidentify.leftovers import has_leftovers
 from medfed.data.deidentify.patient import patient_of
 from medfed.data.deidentify.reading import HEAD, Unreadable, is_dicom, read, silent
 from medfed.data.deidentify.refusals import PIXELS, UTF8, Refusal, refusal_of
+from medfed.data.deidentify.streams import Odd
 from medfed.data.deidentify.tally import Tally
 from medfed.version import __version__
 
@@ -52,14 +54,14 @@ def deidentify(content: bytes, rules: Rules, looked_at: Callable[[str], bool] = 
     with silent():
         try:
             source = read(content)
-            return _copied(source, rules, looked_at)
+            return _copied(source, content, rules, looked_at)
         except (Unreadable, RecursionError):
             return Refusal.UNREADABLE
         except Exception:  # one odd file must not stop a hospital's export; what it says may quote a patient's value
             return Refusal.FAULT
 
 
-def _copied(source: FileDataset, rules: Rules, looked_at: Callable[[str], bool]) -> Copy | Refusal:
+def _copied(source: FileDataset, content: bytes, rules: Rules, looked_at: Callable[[str], bool]) -> Copy | Refusal:
     from pydicom.uid import UID
 
     syntax = UID(str(source.file_meta.get("TransferSyntaxUID", "")))
@@ -72,12 +74,19 @@ def _copied(source: FileDataset, rules: Rules, looked_at: Callable[[str], bool])
     patient = patient_of(source, rules.secret)
     target = Cleaner(rules, patient, tally).cleaned(source)
     target.PatientName = target.PatientID = patient.pseudonym
-    if has_leftovers(source, target, patient):
+    frames = list[bytes]()
+    if syntax.is_encapsulated and "PixelData" in source and not is_film(syntax):
+        try:
+            frames = bare_frames(source, syntax)
+        except Odd:
+            return Refusal.HIDDEN
+        target.PixelData = pixel_data(source, frames)
+    if has_leftovers(source, target, patient, frames):
         return Refusal.LEFT_OVER
     names = (str(target.get(keyword) or "none") for keyword in ("StudyInstanceUID", "SeriesInstanceUID"))
     name = "/".join((patient.pseudonym, *names, f"{target.SOPInstanceUID}.dcm"))
     is_accepted = looked_at(name)
-    suspicion = None if is_accepted else suspicion_of(source, is_encapsulated=syntax.is_encapsulated)
+    suspicion = None if is_accepted else suspicion_of(source, content)
     _flag(target, rules, looked_at=is_accepted)
     return Copy(name, _written(target, syntax), suspicion, is_accepted, tally)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,20 @@ _SHORTEST, _SHORTEST_NUMBER, _SHORTEST_SIGNS = 5, 8, 2
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 
 
-def has_leftovers(source: Dataset, target: Dataset, patient: Patient) -> bool:
-    """Whether the target, written without pixels, holds a word of the patient's or one of the file's own old UIDs."""
+def has_leftovers(source: Dataset, target: Dataset, patient: Patient, frames: Sequence[bytes] = ()) -> bool:
+    """Whether the target, written without pixels, holds a word of the patient's or one of the file's own old UIDs.
+
+    frames: its compressed pixels, among whose coded data a word of ASCII is looked for, too: decoders pass over what
+    follows the last pixel.
+    """
     uids = [uid for keyword in _UIDS if (uid := str(source.get(keyword) or "")) and not is_standard(uid)]
     words = [word for word in patient.words if len(word) >= _least(word) and not is_term(word)]
     words += [sign for sign in patient.signs if len(sign) >= _SHORTEST_SIGNS]
     written = foldings(_header(target).decode("utf-8", "replace"))
-    return any(each in form for each in (*uids, *words) for form in written)
+    if any(each in form for each in (*uids, *words) for form in written):
+        return True
+    ascii_words = [each.encode() for each in (*uids, *words) if each.isascii()]
+    return any(word in frame for frame in map(bytes.lower, frames) for word in ascii_words)
 
 
 def _least(word: str) -> int:

@@ -32,12 +32,16 @@ class Window:
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked of a file. frame: counted from 0; None: all there are, as one volume."""
+    """What is asked of a file. frame: counted from 0; None: all there are, as one volume.
+
+    raw: the numbers of a DICOM file as they are stored, without rescale, window, colours or turning over.
+    """
 
     path: str
     pixels: bool
     frame: int | None = None
     window: Window | None = None
+    raw: bool = False
 
 
 @dataclass(frozen=True)
