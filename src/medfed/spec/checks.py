@@ -47,7 +47,9 @@ def check_task(spec: TaskSpec) -> Iterator[Problem]:
             "keep one of the two",
         )
     if spec.partition is not None and spec.partition.by != "acquisition":
-        for name in sorted({"vary", "strength"} & spec.partition.model_fields_set):
+        for name in ("vary", "strength"):  # a resolved task says the defaults
+            if getattr(spec.partition, name) == type(spec.partition).model_fields[name].default:
+                continue
             yield Problem(
                 ("partition", name),
                 f"`{name}` says how sites' images differ, and `by: {spec.partition.by}` leaves images as they are",

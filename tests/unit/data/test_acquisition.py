@@ -155,3 +155,10 @@ def test_a_table_is_refused(tmp_path):
 def test_strength_without_an_acquisition_is_refused(tmp_path):
     with pytest.raises(TaskError, match="leaves images as they are"):
         medfed.build(task(by="label", strength=0.5), data=tmp_path)
+
+
+@pytest.mark.parametrize("by", ["even", "label", "acquisition"])
+def test_a_resolved_task_is_a_task(tmp_path, by):
+    archive(tmp_path / "a.npz")
+    medfed.run(task(by=by, alpha=1000, minimum=5), data=tmp_path, output=tmp_path / "run")
+    assert len(medfed.predict(tmp_path / "run", tmp_path / "a.npz")) == 80
