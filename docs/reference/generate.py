@@ -136,9 +136,15 @@ TASK_MEANINGS = {
     "partition.sites": "How many sites: `site-1`, `site-2`, …",
     "partition.by": "`even`: patients fall to sites alike. `quantity`: the sites' sizes are drawn from a Dirichlet "
     "distribution of `alpha`. `label`: each class is divided by a draw of its own, so that sites differ in their "
-    "classes.",
+    "classes. `acquisition`: patients fall to sites alike, and each site's images are changed, before `data.images`, "
+    "as a scanner of its own would give them.",
     "partition.alpha": "The smaller, the more the sites differ.",
     "partition.minimum": "The least patients of a site; the draw is repeated until all have them.",
+    "partition.vary": "`acquisition`: in what the sites' images differ. `contrast`: gamma and window. `noise`: its "
+    "standard deviation. `scanner`: blur, gain and offset.",
+    "partition.strength": "`acquisition`: how far they differ. At 1 gamma is from ½ to 2, each end of the window is "
+    "cut by up to a fifth of an image's range, noise is up to a fifth, blur up to a 25th of the shortest side, gain "
+    "from 0.7 to 1.4, offset up to a quarter.",
     "sites": "The hospitals by name. If empty, each folder below the data folder is one.",
     "sites.*.data": "The site's file or folder, as its connector takes it; a path below the data folder.",
     "sites.*.policy": "The site's [policy file](site-policy.md), a path below the data folder. Without one a simulated "

@@ -41,6 +41,10 @@ def deidentify(
             "names, or all (repeatable).",
         ),
     ] = None,
+    remove_gone: Annotated[
+        bool,
+        typer.Option("--remove-gone", help="Remove copies whose source file is gone or is another now."),
+    ] = False,
     private: Annotated[
         Path | None,
         typer.Option("--private", metavar="DIR", help="Where quarantine and list of files go; else TARGET.private."),
@@ -76,7 +80,7 @@ def deidentify(
     kept = parse_kept(keep or ())
     rules = Rules(load_or_create_secret(key or _site_key(folder)), kept)
     folders = opened(source, target, private, settings_of(rules))
-    copying = Copying(folders, rules, accept or ())
+    copying = Copying(folders, rules, accept or (), remove_gone=remove_gone)
     try:
         _watch(copying, quiet=as_json)
     finally:
@@ -118,6 +122,10 @@ def _tell(summary: Summary, folders: Folders, report: Path) -> None:
     for title, counts in (("quarantined", summary.quarantined), ("refused", summary.refused)):
         for code, n in counts.most_common():
             print(f"  {title} {n:,}: {REASONS[code]}")
+    if summary.gone:
+        print(f"  left behind {summary.gone:,}: copies whose source file is gone; --remove-gone removes them")
+    if summary.removed:
+        print(f"  removed {summary.removed:,}: copies whose source file was gone")
     if summary.quarantined:
         print(printable(f"look at the files in {folders.quarantine}; those that show no identifier: --accept NAME"))
     print(printable(f"which files these are (stays at the site): {folders.journal}"))

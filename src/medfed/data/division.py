@@ -22,13 +22,13 @@ def divided(raw: RawTable, data: DataSpec, partition: Partition, seed: int) -> d
     """Site → its rows, in their order; together they are all rows, each once.
 
     The patients of a class (that of most of a patient's rows; all of them are one class unless ``by: label``) are put
-    into an order by a keyed hash of their ids, and cut at shares drawn from a symmetric Dirichlet distribution (equal
-    ones under ``even``). Without ``data.id`` each row is a patient. Raises DataError where no draw leaves every site
-    the least number of patients.
+    into an order by a keyed hash of their ids, and cut at shares drawn from a symmetric Dirichlet distribution
+    (``quantity``, ``label``) or equal ones. Without ``data.id`` each row is a patient. Raises DataError where no draw
+    leaves every site the least number of patients.
     """
     patients, labels = _patients(raw, data), _labels(raw, data, partition)
     groups = _groups(patients, labels, seed)
-    for attempt in range(1 if partition.by == "even" else _ATTEMPTS):
+    for attempt in range(_ATTEMPTS if partition.draws_shares else 1):
         draw = generator(seed, "partition", attempt)
         home = {patient: site for group in groups for patient, site in _cut(group, partition, draw)}
         if np.bincount(list(home.values()), minlength=partition.sites).min() >= partition.minimum:
@@ -75,7 +75,7 @@ def _groups(patients: list[str], labels: list[str], seed: int) -> list[list[str]
 def _cut(group: list[str], partition: Partition, draw: np.random.Generator) -> Iterator[tuple[str, int]]:
     """Each patient of a class, and the index of its site."""
     shares = np.full(partition.sites, 1 / partition.sites)
-    if partition.by != "even":
+    if partition.draws_shares:
         shares = draw.dirichlet(np.full(partition.sites, partition.alpha))
     parts = np.repeat(np.arange(partition.sites), largest_remainder(len(group), shares))
     return zip(group, parts.tolist(), strict=True)

@@ -57,7 +57,8 @@ class Findings:
     label or of a feature. missing: column → rows without a value, before any were dropped. read: rows before
     any were dropped. ignored: columns that the task does not use. suspects: undeclared columns that look like
     identifiers or dates. unreadable: files of images that were left out. in_several_splits: patients whose rows a split
-    column puts into more than one. elsewhere: patients whose ids another simulated site has too.
+    column puts into more than one. elsewhere: patients whose ids another simulated site has too. simulated: what a
+    simulation does to how the images look, in words.
     """
 
     read: Tally
@@ -71,3 +72,4 @@ class Findings:
     unreadable: Tally = NONE
     in_several_splits: int = 0
     elsewhere: int = 0
+    simulated: str = ""

@@ -144,6 +144,8 @@ def _class_warnings(table: SiteTable, classes: tuple[str, ...], minimum: int) ->
 
 def _reading_warnings(findings: Findings, minimum: int) -> list[str]:
     found = []
+    if findings.simulated:
+        found.append(f"images were changed as another scanner would give them: {findings.simulated}")
     if findings.ignored:
         found.append(f"columns that the task does not use: {', '.join(findings.ignored)}")
     for name in findings.suspects:

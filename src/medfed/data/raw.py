@@ -51,12 +51,14 @@ def _nothing() -> None:
 @dataclass(frozen=True, eq=False)
 class Pictures:
     """The images of a table, one a row, and the files that are none. close: gives back what reading took; it may be
-    read from again. masks: of each image its own, or None; empty where none were looked for."""
+    read from again. masks: of each image its own, or None; empty where none were looked for. simulated: what a
+    simulation does to how they look, in words."""
 
     each: tuple[Picture, ...]
     unread: tuple[Unread, ...] = ()
     close: Callable[[], None] = _nothing
     masks: tuple[Picture | None, ...] = ()
+    simulated: str = ""
 
     def at(self, rows: NDArray[Any]) -> Pictures:
         """The images of these rows, with their masks."""

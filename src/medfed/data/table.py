@@ -292,6 +292,7 @@ def merge_findings(found: Sequence[Findings]) -> Findings:
         ignored=tuple(dict.fromkeys(name for f in found for name in f.ignored)),
         suspects=tuple(dict.fromkeys(name for f in found for name in f.suspects)),
         duplicates_kept=found[0].duplicates_kept,
+        simulated="; ".join(dict.fromkeys(f.simulated for f in found if f.simulated)),
     )
 
 

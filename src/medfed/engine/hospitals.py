@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from medfed.algorithms import ALGORITHMS
 from medfed.core.errors import TaskError, UserError
+from medfed.data.acquisition import reacquired
 from medfed.data.arrays import ArrayData, load_arrays
 from medfed.data.connectors import CONNECTORS
 from medfed.data.division import divided, site_names
@@ -134,7 +135,8 @@ class _Whole:
         spec, raw = self.task.spec, read_raw(self.task, self.path, "partition")
         if raw.pictures is not None:  # parts no longer know what could not be read of the whole
             check_share(raw.pictures.unread, len(raw.pictures.each), spec.data.images.max_unreadable, raw.source)
-        return divided(raw, spec.data, self.partition, spec.seed)
+        parts = divided(raw, spec.data, self.partition, spec.seed)
+        return reacquired(parts, self.partition, spec.seed) if self.partition.by == "acquisition" else parts
 
     def table(self, site: str) -> SiteTable:
         spec = self.task.spec

@@ -50,6 +50,15 @@ def check_task(spec: TaskSpec) -> Iterator[Problem]:
             "`partition` makes the sites out of one data set, and `sites` names them too",
             "keep one of the two",
         )
+    if spec.partition is not None and spec.partition.by != "acquisition":
+        for name in ("vary", "strength"):  # a resolved task says the defaults
+            if getattr(spec.partition, name) == type(spec.partition).model_fields[name].default:
+                continue
+            yield Problem(
+                ("partition", name),
+                f"`{name}` says how sites' images differ, and `by: {spec.partition.by}` leaves images as they are",
+                "leave it out, or write `by: acquisition`",
+            )
     yield from _comparison(spec)
     yield from check_privacy(spec)
     if spec.task_type == "segmentation":

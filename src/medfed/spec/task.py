@@ -234,14 +234,26 @@ class Partition(Section):
 
     by: ``even``, patients fall to sites alike; ``quantity``, sites' sizes are drawn from a symmetric Dirichlet
     distribution of ``alpha``; ``label``, each class is divided by a draw of its own (Hsu, Qi, Brown 2019). The draw is
-    repeated until every site has ``minimum`` patients.
+    repeated until every site has ``minimum`` patients. ``acquisition``: patients fall to sites alike, and each site's
+    images are changed as a scanner of its own would give them; ``vary``: in what; ``strength``: how far.
     """
 
     data: str
     sites: Annotated[int, Field(ge=2, le=10_000)]
-    by: Literal["even", "quantity", "label"] = "even"
+    by: Literal["even", "quantity", "label", "acquisition"] = "even"
     alpha: Annotated[float, Field(ge=0.01, le=1_000_000)] = 0.5
     minimum: Annotated[int, Field(ge=1)] = 10
+    vary: Annotated[tuple[Literal["contrast", "noise", "scanner"], ...], Field(min_length=1)] = (
+        "contrast",
+        "noise",
+        "scanner",
+    )
+    strength: Annotated[float, Field(gt=0, le=2)] = 1.0
+
+    @property
+    def draws_shares(self) -> bool:
+        """Whether sites' shares of the patients are drawn, and not all alike."""
+        return self.by in ("quantity", "label")
 
 
 class Evaluation(Section):

@@ -17,7 +17,7 @@ from tests.unit.data.image_files import grey, write_picture, write_slice
 
 from medfed.core.errors import DataError
 from medfed.data.connectors import CONNECTORS
-from medfed.data.images import limits
+from medfed.data.images import limits, reasons
 from medfed.data.images.guard import Guard
 from medfed.data.images.wire import Broken, Order, header_of, receive_array
 from medfed.data.raw import Unreadable
@@ -51,7 +51,7 @@ def tried(guard, path):
         guard.header(path)
         return guard.pixels(Order(str(path), pixels=True)).shape
     except Unreadable as unreadable:
-        assert unreadable.reason and str(path.parent) not in unreadable.reason
+        assert reasons.known(unreadable.reason) == unreadable.reason or "takes longer" in unreadable.reason
         return unreadable.reason
 
 
@@ -146,14 +146,50 @@ def test_what_takes_too_long_is_ended_by_the_clock_and_the_next_file_is_read(tmp
     guard.close()
 
 
-def test_a_process_that_dies_is_a_reason_and_the_next_file_is_read(tmp_path):
-    guard = Guard()
-    guard.pixels(Order(str(SHIPPED / "CT_small.dcm"), pixels=True))
-    assert guard._process is not None
-    guard._process.kill()
+def test_a_file_is_not_called_damaged_because_its_process_was_killed_before(tmp_path):
+    guard, whole = Guard(), SHIPPED / "CT_small.dcm"
+    for ask in (lambda: guard.pixels(Order(str(whole), pixels=True)).shape, lambda: guard.header(whole).shape):
+        ask()
+        assert guard._process is not None
+        guard._process.kill()
+        assert ask()[-2:] == (128, 128)
+    guard.close()
+
+
+def test_what_ends_a_fresh_process_too_is_damaged_and_the_next_file_is_read(tmp_path, monkeypatch):
+    guard, begun = Guard(), tmp_path / "begun"
+    dying = f"open({str(begun)!r}, 'a').write('x'); input(); import os; os.abort()"
+    monkeypatch.setattr("medfed.data.images.guard.COMMAND", ("-c", dying))
     with pytest.raises(Unreadable, match="failed altogether"):
         guard.pixels(Order(str(SHIPPED / "CT_small.dcm"), pixels=True))
+    assert begun.read_text() == "xx"
+    monkeypatch.undo()
     assert guard.pixels(Order(str(SHIPPED / "CT_small.dcm"), pixels=True)).shape == (1, 128, 128)
+    guard.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "passed_on"),
+    [
+        (reasons.CUT_OFF, reasons.CUT_OFF),
+        ("Doe^Jane", reasons.DAMAGED),
+        ({"a": 1}, reasons.DAMAGED),
+        ("damaged (ValueError)", "damaged (ValueError)"),
+        ("damaged (DoeJane)", "damaged"),
+        ("damaged (print)", "damaged"),
+        ("cannot be read (Permission denied)", "cannot be read (Permission denied)"),
+        ("cannot be read (Doe^Jane)", "cannot be read"),
+        ("cannot be decoded (JPEG Extended (Process 2 and 4))", "cannot be decoded (JPEG Extended (Process 2 and 4))"),
+        ("cannot be decoded (Doe^Jane)", "cannot be decoded"),
+    ],
+)
+def test_the_process_can_say_nothing_but_known_reasons(monkeypatch, said, passed_on):
+    guard = Guard()
+    speaking = f"import json; input(); print(json.dumps({{'reason': {said!r}, 'ignored': 'Doe'}}), flush=True); input()"
+    monkeypatch.setattr("medfed.data.images.guard.COMMAND", ("-c", speaking))
+    with pytest.raises(Unreadable) as raised:
+        guard.header(Path("any"))
+    assert raised.value.reason == passed_on
     guard.close()
 
 

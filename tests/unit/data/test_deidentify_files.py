@@ -32,6 +32,7 @@ from medfed.data.deidentify.profile import basic_profile
 from medfed.data.deidentify.reading import silent
 from medfed.data.deidentify.refusals import Refusal
 from medfed.data.deidentify.secret import Secret
+from medfed.data.images.guard import Guard
 
 RULES = Rules(SECRET)
 SAMPLES = Path(pydicom.__path__[0]) / "data" / "test_files"
@@ -95,7 +96,8 @@ def test_every_file_that_pydicom_ships_is_copied_or_refused_with_a_reason(sample
         return
     with silent():
         copy, source = dcmread(BytesIO(made.content)), dcmread(BytesIO(content))
-    assert copy.get("PixelData") == source.get("PixelData")
+    if not source.file_meta.TransferSyntaxUID.is_compressed:  # the others are those of test_deidentify_streams
+        assert copy.get("PixelData") == source.get("PixelData")
     assert copy.PatientID == made.name.split("/")[0]
     name = "".join(str(source.get("PatientName") or "no name").split("^")[:1])
     assert len(name) < 5 or name.encode() not in made.content
@@ -151,20 +153,6 @@ def test_what_waits_for_a_person(content: bytes, reason: Suspicion | None) -> No
     looked_at = deidentify(content, RULES, lambda name: True)
     assert isinstance(looked_at, Copy) and looked_at.suspicion is None
     assert dcmread(BytesIO(looked_at.content)).BurnedInAnnotation == "NO"
-
-
-def test_a_comment_in_a_compressed_image_waits_for_a_person() -> None:
-    content = (SAMPLES / "JPEG2000.dcm").read_bytes()
-    image = dcmread(BytesIO(content))
-    image.Modality, image.SOPClassUID, image.ImageType = "CT", "1.2.840.10008.5.1.4.1.1.2", ["ORIGINAL", "PRIMARY"]
-    image.ConversionType, image.file_meta.MediaStorageSOPClassUID = None, image.SOPClassUID
-    frame = pydicom.encaps.get_frame(image.PixelData, 0, number_of_frames=1)
-    size = int.from_bytes(frame[4:6], "big")
-    text = b"\x00\x01Jane Doe"
-    comment = b"\xff\x64" + (2 + len(text)).to_bytes(2, "big") + text
-    image.PixelData = pydicom.encaps.encapsulate([frame[: 4 + size] + comment + frame[4 + size :]])
-    made = deidentify(written(image, image.file_meta.TransferSyntaxUID), RULES)
-    assert isinstance(made, Copy) and made.suspicion is Suspicion.COMMENT
 
 
 def test_codes_of_the_standard_keep_their_meaning_and_others_lose_their_text() -> None:
@@ -252,23 +240,22 @@ def test_deep_nesting_does_not_stop_it() -> None:
     assert isinstance(deidentify(content + open_item * 5000, RULES), Copy | Refusal)
 
 
-def test_a_decoder_that_panics_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    class PanicException(BaseException):
-        """As decoders in Rust raise it."""
-
-    def panic(*_: object, **__: object) -> None:
-        raise PanicException
-
-    monkeypatch.setattr("pydicom.pixels.utils.iter_pixels", panic)
+def test_a_decoder_that_ends_its_process_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    dying = Guard()
+    monkeypatch.setattr("medfed.data.deidentify.burned_in._guard", lambda: dying)
+    monkeypatch.setattr("medfed.data.images.guard.COMMAND", ("-c", "import os; input(); os.abort()"))
     made = deidentify(CT.read_bytes(), RULES)
     assert isinstance(made, Copy) and made.suspicion is Suspicion.UNSEEN
+    monkeypatch.undo()
+    made = deidentify(CT.read_bytes(), RULES)
+    assert isinstance(made, Copy) and made.suspicion is None
 
 
 def test_a_person_who_interrupts_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pydicom.pixels.utils.iter_pixels", interrupt)
+    monkeypatch.setattr(Guard, "pixels", interrupt)
     with pytest.raises(KeyboardInterrupt):
         deidentify(CT.read_bytes(), RULES)
 

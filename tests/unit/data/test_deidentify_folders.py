@@ -41,9 +41,11 @@ def source(folder: Path, files: dict[str, bytes]) -> Path:
     return folder / "source"
 
 
-def run(folder: Path, *accepted: str, rules: Rules = RULES) -> tuple[list[Line], Copying, Folders]:
+def run(
+    folder: Path, *accepted: str, rules: Rules = RULES, remove_gone: bool = False
+) -> tuple[list[Line], Copying, Folders]:
     folders = opened(folder / "source", folder / "copy", None, settings_of(rules))
-    copying = Copying(folders, rules, accepted)
+    copying = Copying(folders, rules, accepted, remove_gone=remove_gone)
     return list(copying), copying, folders
 
 
@@ -98,6 +100,46 @@ def test_one_name_for_two_unlike_files_is_refused_and_doubles_are_counted(tmp_pa
     assert [line.action for line in lines] == [Action.COPIED, Action.DOUBLE, Action.REFUSED]
     assert copying.summary.refused == {"same_name": 1}
     assert [line.action for line in run(tmp_path)[0]] == [Action.COPIED, Action.DOUBLE, Action.REFUSED]
+
+
+def test_a_copy_whose_source_is_gone_is_told_and_removed_when_asked(tmp_path: Path) -> None:
+    files = {"a.dcm": image(1), "b.dcm": image(2), "c.dcm": image(3, BurnedInAnnotation="YES"), "d.dcm": image(4)}
+    folder = source(tmp_path, files)
+    _, copying, folders = run(tmp_path)
+    assert (copying.summary.gone, len(snapshot(folders.target)), len(snapshot(folders.quarantine))) == (0, 3, 1)
+    mine = folders.target / "mine.dcm"
+    mine.write_bytes(b"not of any run")
+    (folder / "a.dcm").unlink()
+    (folder / "c.dcm").unlink()
+    source(tmp_path, {"d.dcm": image(5)})
+    _, copying, _ = run(tmp_path)
+    assert (copying.summary.gone, copying.summary.removed, copying.summary.copied) == (3, 0, 2)
+    assert json.loads(folders.report.read_text())["gone"] == 3
+    _, copying, _ = run(tmp_path, remove_gone=True)
+    assert (copying.summary.gone, copying.summary.removed, copying.summary.copied) == (0, 3, 2)
+    assert len(snapshot(folders.target)) == 3 and mine.exists() and not snapshot(folders.quarantine)
+    assert (run(tmp_path)[1].summary.gone, run(tmp_path)[1].summary.done_before) == (0, 2)
+
+
+def test_a_double_keeps_the_copy_of_a_file_that_is_gone_and_a_renamed_file_is_the_same(tmp_path: Path) -> None:
+    folder = source(tmp_path, {"a.dcm": image(1), "b.dcm": image(1), "c.dcm": image(2)})
+    _, _, folders = run(tmp_path)
+    before = snapshot(folders.target)
+    (folder / "a.dcm").unlink()
+    (folder / "c.dcm").rename(folder / "d.dcm")
+    lines, copying, _ = run(tmp_path, remove_gone=True)
+    assert [line.action for line in lines] == [Action.COPIED, Action.COPIED]
+    assert copying.summary.removed == 0 and snapshot(folders.target) == before
+
+
+def test_a_file_may_take_the_name_of_one_that_is_gone(tmp_path: Path) -> None:
+    folder = source(tmp_path, {"a.dcm": image(1)})
+    run(tmp_path)
+    (folder / "a.dcm").unlink()
+    source(tmp_path, {"b.dcm": image(1, Modality="MR")})
+    lines, _, folders = run(tmp_path)
+    assert [line.action for line in lines] == [Action.COPIED]
+    assert [dcmread(path).Modality for path in folders.target.rglob("*.dcm")] == ["MR"]
 
 
 def test_quarantined_files_are_copied_once_a_person_looked(tmp_path: Path) -> None:

@@ -150,6 +150,14 @@ def read_folder(path, **options):
     return CONNECTORS.get("dicom")(path, data, "North")
 
 
+def test_raw_numbers_are_those_that_are_stored(guard, tmp_path):
+    stored = np.arange(16, dtype=np.uint16).reshape(4, 4)
+    said = {"PhotometricInterpretation": "MONOCHROME1", "RescaleSlope": "2", "RescaleIntercept": "-7"}
+    path = write_slice(tmp_path / "a.dcm", stored, **said)
+    assert (pixels(guard, path, frame=0, raw=True)[0] == stored).all()
+    assert (pixels(guard, path, frame=0)[0] != stored).all()
+
+
 def test_a_series_becomes_a_volume_in_the_order_of_its_geometry(tmp_path):
     depth = {"c": 0.0, "a": 2.5, "b": 5.0, "d": 7.5}
     for name, place in depth.items():

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import enum
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from medfed.data.deidentify.glyphs import has_text
 from medfed.data.deidentify.refusals import PIXELS
-from medfed.data.deidentify.streams import carries_text
+from medfed.data.images.guard import Guard
+from medfed.data.images.wire import Order
+from medfed.data.raw import Unreadable
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -21,7 +30,6 @@ class Suspicion(enum.StrEnum):
     SCREEN = "ultrasound, a captured screen or a scanned page, which often show identifiers"
     TEXT = "its pixels seem to have text drawn into them"
     OVERLAY = "it has an overlay in unused bits of its pixels, which the profile does not remove"
-    COMMENT = "its compressed pixels carry a comment"
     UNSEEN = "its pixels could not be decoded, so nothing looked at them"
 
 
@@ -35,8 +43,11 @@ _OVERLAYS, _BIT = 0x60, 0x0102
 _CAPTURED = frozenset(["DI", "DF", "DRW", "SD", "SI", "WSD", "DV"])
 
 
-def suspicion_of(source: Dataset, *, is_encapsulated: bool) -> Suspicion | None:
-    """Why a person has to look at a file's pixels; None, where nothing speaks for it, does not prove them clean."""
+def suspicion_of(source: Dataset, content: bytes) -> Suspicion | None:
+    """Why a person has to look at a file's pixels; None, where nothing speaks for it, does not prove them clean.
+
+    content: the bytes that the data set was read from.
+    """
     if _says(source, "BurnedInAnnotation", "YES"):
         return Suspicion.SAYS_SO
     if _says(source, "RecognizableVisualFeatures", "YES") or _is_class(source, _PHOTOGRAPHS):
@@ -47,22 +58,38 @@ def suspicion_of(source: Dataset, *, is_encapsulated: bool) -> Suspicion | None:
         return None
     if any(tag.group >> 8 == _OVERLAYS and tag.element == _BIT and source[tag].value for tag in list(source.keys())):
         return Suspicion.OVERLAY
-    return _seen(source, is_encapsulated=is_encapsulated)
+    return _seen(source, content)
 
 
-def _seen(source: Dataset, *, is_encapsulated: bool) -> Suspicion | None:
-    from pydicom.pixels.utils import iter_pixels
-
+def _seen(source: Dataset, content: bytes) -> Suspicion | None:
+    """What the pixels show. They are decoded in a guarded process: a decoder that a file ends ends nothing else."""
     try:
-        if carries_text(source, is_encapsulated):
-            return Suspicion.COMMENT
-        if any(has_text(frame) for frame in iter_pixels(source, raw=True)):
-            return Suspicion.TEXT
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException:  # no decoder may be installed, and those written in Rust panic beyond Exception
+        with _as_file(content) as path:
+            for frame in range(int(source.get("NumberOfFrames") or 1)):
+                image = _guard().pixels(Order(str(path), pixels=True, frame=frame, raw=True))
+                if has_text(np.moveaxis(image, 0, -1)):
+                    return Suspicion.TEXT
+    except (Unreadable, OSError, ValueError, TypeError):
         return Suspicion.UNSEEN
     return None
+
+
+@cache
+def _guard() -> Guard:
+    """One process for all files; it begins anew where a file ended it, and ends with this one."""
+    return Guard()
+
+
+@contextmanager
+def _as_file(content: bytes) -> Iterator[Path]:
+    """The bytes as a file in memory, which no disk ever holds, and which the processes of this user alone can open."""
+    descriptor = os.memfd_create("image", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        yield Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 def _says(source: Dataset, keyword: str, word: str) -> bool:

@@ -22,7 +22,7 @@ from medfed.version import __version__
 
 EVERYTHING = "all"
 """The name by which all quarantined files are accepted."""
-RULES = 1
+RULES = 2
 """Changes with the rules: files done by other rules are not gone on with."""
 _LARGEST = 4 << 30
 """Bytes of the largest file that is read."""
@@ -40,12 +40,19 @@ class Copying:
     ``deidentification.json``, from the beginning on. ``begun``: whether they do yet.
     """
 
-    def __init__(self, folders: Folders, rules: Rules, accepted: Collection[str] = ()) -> None:
-        """accepted: pseudonyms, or new UIDs of studies, series or instances, at whose pixels a person looked."""
+    def __init__(
+        self, folders: Folders, rules: Rules, accepted: Collection[str] = (), *, remove_gone: bool = False
+    ) -> None:
+        """accepted: pseudonyms, or new UIDs of studies, series or instances, at whose pixels a person looked.
+
+        remove_gone: whether copies that no source file stands behind any more are removed; else they are counted.
+        """
         self._folders = folders
         self._rules = rules
         self._accepted = frozenset(accepted)
+        self._remove_gone = remove_gone
         self._files = folders.files()
+        self._sources = frozenset(map(self._source, self._files))
         self.summary = Summary(settings_of(rules), __version__)
         self.begun = False
 
@@ -58,18 +65,37 @@ class Copying:
             self._check_accepted(journal)
             self.begun = True
             self._write_summary()
+            lines = list[Line]()
             try:
                 for path in self._files:
                     line, before = self._done(path, journal)
                     self.summary.count(line, before=before)
+                    lines.append(line)
                     yield line
+                self._gone(journal, lines)
                 self.summary.finished = True
             finally:
                 self._write_summary()
 
+    def _source(self, path: Path) -> str:
+        return str(path.relative_to(self._folders.source))
+
+    def _gone(self, journal: Journal, lines: list[Line]) -> None:
+        """Count, or remove, files of earlier runs whose source file was taken away, or is another now."""
+        in_copy = {line.copy for line in lines if line.action in (Action.COPIED, Action.DOUBLE)}
+        waiting = {line.copy for line in lines if line.action in (Action.QUARANTINED, Action.DOUBLE)}
+        for folder, standing in ((self._folders.target, in_copy), (self._folders.quarantine, waiting)):
+            gone = [folder / name for name in sorted(journal.made - standing) if (folder / name).is_file()]
+            if self._remove_gone:
+                for path in gone:
+                    _remove(path, folder)
+                self.summary.removed += len(gone)
+            else:
+                self.summary.gone += len(gone)
+
     def _done(self, path: Path, journal: Journal) -> tuple[Line, bool]:
         """What became of a file, now or in an earlier run."""
-        source = str(path.relative_to(self._folders.source))
+        source = self._source(path)
         content = _content(path)
         if isinstance(content, Refusal):
             line = Line(source, "", Action.REFUSED, content.name.lower())
@@ -98,7 +124,7 @@ class Copying:
         if isinstance(made, Refusal):
             return Line(source, digest, Action.REFUSED, made.name.lower())
         owner = journal.owner(made.name)
-        if owner is not None and owner.source != source and self._stands(owner):
+        if owner is not None and owner.source != source and owner.source in self._sources and self._stands(owner):
             if owner.digest != digest:
                 return Line(source, digest, Action.REFUSED, Refusal.SAME_NAME.name.lower())
             return Line(source, digest, Action.DOUBLE, copy=made.name)
@@ -147,6 +173,22 @@ def _content(path: Path) -> bytes | Refusal:
             return head + file.read() if is_dicom(head) else Refusal.NOT_DICOM
     except OSError:
         return Refusal.NO_FILE
+
+
+def _remove(path: Path, folder: Path) -> None:
+    """Remove a file, and the folders that are empty without it. Raises UserError where it cannot be removed."""
+    try:
+        path.unlink()
+        for parent in path.parents:
+            if parent == folder or any(parent.iterdir()):
+                return
+            parent.rmdir()
+    except OSError as error:
+        raise UserError(
+            f"a copy whose source file is gone cannot be removed ({error.strerror})",
+            where=str(path.parent),
+            remedy="mend the folder's permissions, then give the same command again",
+        ) from error
 
 
 def _write(path: Path, content: bytes, *, mode: int | None = None) -> None:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from medfed.data.deidentify.attributes import Cleaner, Rules
 from medfed.data.deidentify.burned_in import Suspicion, suspicion_of
+from medfed.data.deidentify.frames import bare_frames, is_film, pixel_data
 from medfed.data.deidentify.leftovers import has_leftovers
 from medfed.data.deidentify.patient import patient_of
 from medfed.data.deidentify.reading import HEAD, Unreadable, is_dicom, read, silent
-from medfed.data.deidentify.refusals import PIXELS, Refusal, refusal_of
+from medfed.data.deidentify.refusals import PIXELS, UTF8, Refusal, refusal_of
+from medfed.data.deidentify.streams import Odd
 from medfed.data.deidentify.tally import Tally
 from medfed.version import __version__
 
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
 IMPLEMENTATION = "2.25.205931648203981726450195871640288113977"
 """MedFed's implementation class UID, which every copy bears."""
-_UTF8 = "ISO_IR 192"
 _METHODS = {
     "113100": "Basic Application Confidentiality Profile",
     "113107": "Retain Longitudinal Temporal Information Modified Dates Option",
@@ -53,14 +54,14 @@ def deidentify(content: bytes, rules: Rules, looked_at: Callable[[str], bool] = 
     with silent():
         try:
             source = read(content)
-            return _copied(source, rules, looked_at)
+            return _copied(source, content, rules, looked_at)
         except (Unreadable, RecursionError):
             return Refusal.UNREADABLE
         except Exception:  # one odd file must not stop a hospital's export; what it says may quote a patient's value
             return Refusal.FAULT
 
 
-def _copied(source: FileDataset, rules: Rules, looked_at: Callable[[str], bool]) -> Copy | Refusal:
+def _copied(source: FileDataset, content: bytes, rules: Rules, looked_at: Callable[[str], bool]) -> Copy | Refusal:
     from pydicom.uid import UID
 
     syntax = UID(str(source.file_meta.get("TransferSyntaxUID", "")))
@@ -73,12 +74,19 @@ def _copied(source: FileDataset, rules: Rules, looked_at: Callable[[str], bool])
     patient = patient_of(source, rules.secret)
     target = Cleaner(rules, patient, tally).cleaned(source)
     target.PatientName = target.PatientID = patient.pseudonym
-    if has_leftovers(source, target, patient):
+    frames = list[bytes]()
+    if syntax.is_encapsulated and "PixelData" in source and not is_film(syntax):
+        try:
+            frames = bare_frames(source, syntax)
+        except Odd:
+            return Refusal.HIDDEN
+        target.PixelData = pixel_data(source, frames)
+    if has_leftovers(source, target, patient, frames):
         return Refusal.LEFT_OVER
     names = (str(target.get(keyword) or "none") for keyword in ("StudyInstanceUID", "SeriesInstanceUID"))
     name = "/".join((patient.pseudonym, *names, f"{target.SOPInstanceUID}.dcm"))
     is_accepted = looked_at(name)
-    suspicion = None if is_accepted else suspicion_of(source, is_encapsulated=syntax.is_encapsulated)
+    suspicion = None if is_accepted else suspicion_of(source, content)
     _flag(target, rules, looked_at=is_accepted)
     return Copy(name, _written(target, syntax), suspicion, is_accepted, tally)
 
@@ -115,7 +123,7 @@ def _flag(target: Dataset, rules: Rules, *, looked_at: bool) -> None:
         item = Item()
         item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code, "DCM", _METHODS[code]
         items.append(item)
-    target.SpecificCharacterSet = _UTF8
+    target.SpecificCharacterSet = UTF8
     target.PatientIdentityRemoved = "YES"
     target.DeidentificationMethod = [f"MedFed {__version__}: PS3.15 basic profile, stricter on text", "dates shifted"]
     target.DeidentificationMethodCodeSequence = items

@@ -43,13 +43,17 @@ _OWNING = (Action.COPIED, Action.QUARANTINED)
 
 
 class Journal:
-    """``files.jsonl`` of the private folder: appended line by line, so that a killed run is gone on with."""
+    """``files.jsonl`` of the private folder: appended line by line, so that a killed run is gone on with.
+
+    made: the names of all files that any run put into the copy or into quarantine.
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises UserError where the file cannot be read or written."""
         try:
             self._lines = {line.source: line for line in _read(path)}
             self._owners = {line.copy: line for line in self._lines.values() if line.action in _OWNING}
+            self.made = {line.copy for line in _read(path) if line.action in _OWNING}
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             self._file = os.fdopen(descriptor, "a+b")
             self._end_half_a_line()
@@ -80,6 +84,7 @@ class Journal:
         self._lines[line.source] = line
         if line.action in _OWNING:
             self._owners[line.copy] = line
+            self.made.add(line.copy)
         try:
             self._file.write(json.dumps(asdict(line), ensure_ascii=True).encode() + b"\n")
             self._file.flush()

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+from medfed.data.deidentify.folding import foldings
 from medfed.data.deidentify.patient import Patient
-from medfed.data.deidentify.refusals import PIXELS
+from medfed.data.deidentify.refusals import PIXELS, UTF8
 from medfed.data.deidentify.terms import is_term
 from medfed.data.deidentify.uids import is_standard
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_SHORTEST, _SHORTEST_NUMBER = 5, 8
-"""Letters, digits; shorter ones stand in many headers by chance: six digits are a time of day."""
+_SHORTEST, _SHORTEST_NUMBER, _SHORTEST_SIGNS = 5, 8, 2
+"""Letters, digits, Chinese signs; shorter ones stand in many headers by chance: six digits are a time of day."""
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 
 
-def has_leftovers(source: Dataset, target: Dataset, patient: Patient) -> bool:
-    """Whether the target, written without pixels, holds a word of the patient's or one of the file's own old UIDs."""
+def has_leftovers(source: Dataset, target: Dataset, patient: Patient, frames: Sequence[bytes] = ()) -> bool:
+    """Whether the target, written without pixels, holds a word of the patient's or one of the file's own old UIDs.
+
+    frames: its compressed pixels, among whose coded data a word of ASCII is looked for, too: decoders pass over what
+    follows the last pixel.
+    """
     uids = [uid for keyword in _UIDS if (uid := str(source.get(keyword) or "")) and not is_standard(uid)]
     words = [word for word in patient.words if len(word) >= _least(word) and not is_term(word)]
-    written = _header(target).lower()
-    return any(each.encode(errors="replace") in written for each in (*uids, *words))
+    words += [sign for sign in patient.signs if len(sign) >= _SHORTEST_SIGNS]
+    written = foldings(_header(target).decode("utf-8", "replace"))
+    if any(each in form for each in (*uids, *words) for form in written):
+        return True
+    ascii_words = [each.encode() for each in (*uids, *words) if each.isascii()]
+    return any(word in frame for frame in map(bytes.lower, frames) for word in ascii_words)
 
 
 def _least(word: str) -> int:
@@ -35,6 +45,7 @@ def _header(target: Dataset) -> bytes:
     from pydicom.dataset import Dataset as New
 
     header = New({element.tag: element for element in target if element.keyword not in PIXELS})
+    header.SpecificCharacterSet = UTF8  # as the copy's own: in the default one, letters beyond ASCII are lost
     buffer = BytesIO()
     dcmwrite(buffer, header, implicit_vr=False, little_endian=True, enforce_file_format=False)
     return buffer.getvalue()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from medfed.data.deidentify.dates import Shift, shift_of
+from medfed.data.deidentify.folding import NO_WORD, foldings, is_unspaced
 from medfed.data.deidentify.secret import Secret
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ _NAMING = frozenset(
         "PatientTelephoneNumbers",
     }
 )
-_NO_WORD = re.compile(r"[\s^=,;:\\/|()\[\]\"'._-]+")
 _SHORTEST = 3
+"""Letters of a word that is looked for inside of others; shorter ones have to stand alone."""
 _IDENTITY = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
 
@@ -38,12 +38,22 @@ class Patient:
     pseudonym: str
     shift: Shift
     words: frozenset[str] = field(repr=False)
-    """Words of names, ids and addresses in the file, case folded."""
+    """Words of names, ids and addresses in the file, in all their forms (:func:`foldings`)."""
+    short: frozenset[str] = field(repr=False, default=frozenset())
+    """Words of names that have one or two letters."""
+    signs: frozenset[str] = field(repr=False, default=frozenset())
+    """Names without spaces in Chinese, Japanese or Korean, and the first sign of each, which is of the family's."""
 
     def is_named_in(self, text: str) -> bool:
-        """Whether a text holds one of the words."""
-        folded = text.casefold()
-        return any(word in folded for word in self.words)
+        """Whether a text holds one of the words: a short one as a word of its own, any other also inside of words."""
+        for form in foldings(text):
+            parts = NO_WORD.split(form)
+            unspaced = "".join(parts)
+            if any(word in form for word in self.words) or any(sign in unspaced for sign in self.signs):
+                return True
+            if not self.short.isdisjoint(parts):
+                return True
+        return False
 
 
 def pseudonym(secret: Secret, patient_id: str) -> str:
@@ -59,12 +69,21 @@ def patient_of(source: Dataset, secret: Secret) -> Patient:
     found = ((keyword, str(source.get(keyword) or "").strip(" \0")) for keyword in _IDENTITY)
     keyword, value = next(((k, v) for k, v in found if v), ("", ""))
     identity = value if keyword == "PatientID" else f"{keyword}\0{value}"
-    words = {word for text in _texts(source) for word in _NO_WORD.split(text.casefold()) if len(word) >= _SHORTEST}
-    return Patient(pseudonym(secret, identity), shift_of(secret, identity), frozenset(words))
+    words, short, signs = set[str](), set[str](), set[str]()
+    for text, is_name in _texts(source):
+        for word in (word for form in foldings(text) for word in NO_WORD.split(form) if word):
+            if is_unspaced(word):
+                signs |= {word, word[0]} if is_name else {word}
+            elif len(word) >= _SHORTEST:
+                words.add(word)
+            elif is_name:
+                short.add(word)
+    who, days = pseudonym(secret, identity), shift_of(secret, identity)
+    return Patient(who, days, frozenset(words), frozenset(short), frozenset(signs))
 
 
-def _texts(source: Dataset) -> Iterator[str]:
-    """The values that name somebody or something, at every depth."""
+def _texts(source: Dataset) -> Iterator[tuple[str, bool]]:
+    """The values that name somebody or something, at every depth, and whether each is a person's name."""
     for tag in list(source.keys()):
         try:
             element = source[tag]
@@ -75,4 +94,4 @@ def _texts(source: Dataset) -> Iterator[str]:
                 yield from _texts(item)
         elif element.VR == "PN" or element.keyword in _NAMING:
             value = element.value
-            yield from (str(each) for each in (value if element.VM > 1 else [value]))
+            yield from ((str(each), element.VR == "PN") for each in (value if element.VM > 1 else [value]))

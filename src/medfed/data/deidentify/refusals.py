@@ -27,6 +27,7 @@ class Refusal(enum.StrEnum):
     NO_CLASS = "it names no SOP class and instance, or two that differ"
     NO_IMAGE = "it holds no image that can be looked at, nor a plan or structure set"
     WRONG_SIZE = "its pixel data are not as long as rows, columns and frames say"
+    HIDDEN = "its compressed pixels do not follow their own grammar, so that text could hide in them"
     SAME_NAME = "another file of the source has the same SOP instance UID, and is not the same"
     SYNTAX = "its transfer syntax is not known"
     LEFT_OVER = "an identifier of the patient would still be in the copy"
@@ -43,6 +44,8 @@ _DIRECTORY = "1.2.840.10008.1.3.10"
 _SOUND = 0x200C
 """The element of audio samples in the repeating group of curves."""
 _RAW = _STORAGE + "66"
+UTF8 = "ISO_IR 192"
+"""The character set of every copy."""
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _WITHOUT_PIXELS = frozenset(
     {

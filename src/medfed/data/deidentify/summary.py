@@ -35,7 +35,8 @@ class Settings:
 class Summary:
     """The counts of a copy as it stands after a run, by what became of the source files.
 
-    accepted: copied after a person's look. done_before: nothing was to be done again.
+    accepted: copied after a person's look. done_before: nothing was to be done again. gone: copies, and files in
+    quarantine, that no source file stands behind any more; removed: those that this run removed.
     """
 
     settings: Settings
@@ -43,6 +44,8 @@ class Summary:
     finished: bool = False
     done_before: int = 0
     accepted: int = 0
+    gone: int = 0
+    removed: int = 0
     actions: Counter[str] = field(default_factory=Counter)
     quarantined: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
@@ -83,6 +86,8 @@ class Summary:
             "quarantined": dict(sorted(self.quarantined.items())),
             "refused": dict(sorted(self.refused.items())),
             "done_before": self.done_before,
+            "gone": self.gone,
+            "removed": self.removed,
             "patients": len(self.patients),
             "attributes": dict(sorted(self.deeds.items())),
             "texts_removed": dict(sorted(self.texts.items())),

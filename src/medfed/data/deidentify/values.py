@@ -49,6 +49,8 @@ def kept(element: DataElement, patient: Patient) -> Rewritten:
         return (Deed.KEPT, ages) if None not in ages else (Deed.UNKNOWN, None)
     if element.is_empty or is_numeric(element):
         return Deed.KEPT, element.value
+    if element.VR == "CS" and all(map(is_term, texts(element))):
+        return Deed.KEPT, element.value  # a code of the standard, such as a sex, whatever the patient's initials
     if element.VR in _NUMERALS or any(map(patient.is_named_in, texts(element))):
         return Deed.UNKNOWN, None
     return Deed.KEPT, element.value

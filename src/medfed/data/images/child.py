@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medfed.data.images import decoding
+from medfed.data.images import decoding, reasons
 from medfed.data.images.limits import check_shape
 from medfed.data.images.wire import Broken, Order, Window, receive_line, send
 from medfed.data.raw import Unreadable
@@ -53,23 +53,23 @@ def _answered(order: Order) -> tuple[dict[str, Any], NDArray[np.float32] | None]
         check_shape(array.shape)
         return {"shape": list(array.shape)}, array
     except decoding.NoImage as none:
-        return {"reason": none.reason, "ignored": True}, None
+        return _none(none.reason, ignored=True)
     except Unreadable as unreadable:
-        return {"reason": unreadable.reason, "ignored": False}, None
+        return _none(unreadable.reason)
     except ImportError:
-        return {
-            "reason": "needs the extra imaging: pip install 'medfed[imaging]'",
-            "ignored": False,
-        }, None
+        return _none(reasons.NO_EXTRA)
     except MemoryError:
-        return {"reason": "needs more memory than one image may take", "ignored": False}, None
+        return _none(reasons.NO_MEMORY)
     except RecursionError:
-        return {"reason": "nested too deeply", "ignored": False}, None
+        return _none(reasons.NESTED)
     except OSError as error:
-        name = os.strerror(error.errno) if error.errno else "damaged"
-        return {"reason": f"cannot be read ({name})", "ignored": False}, None
+        return _none(reasons.not_read(error))
     except Exception as error:  # whatever a decoder may raise on a file of unknown origin; its words may quote values
-        return {"reason": f"damaged ({type(error).__name__})", "ignored": False}, None
+        return _none(reasons.damaged(error))
+
+
+def _none(reason: str, *, ignored: bool = False) -> tuple[dict[str, Any], None]:
+    return {"reason": reason, "ignored": ignored}, None
 
 
 def _limit_memory(memory: int) -> None:

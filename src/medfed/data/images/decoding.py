@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medfed.data.images import reasons
 from medfed.data.images.limits import LARGEST_FILE, check_shape
 from medfed.data.images.wire import Header, Order
 from medfed.data.raw import Unreadable
@@ -66,9 +67,9 @@ def _is(path: str, endings: tuple[str, ...]) -> bool:
 def _check_size(path: str) -> None:
     size = os.stat(path).st_size  # noqa: PTH116
     if size == 0:
-        raise Unreadable("the file is empty")
+        raise Unreadable(reasons.EMPTY)
     if size > LARGEST_FILE:
-        raise Unreadable(f"a file of more than {LARGEST_FILE // 2**30} GiB")
+        raise Unreadable(reasons.LARGE_FILE)
 
 
 def _photograph(path: str) -> Any:
@@ -78,7 +79,7 @@ def _photograph(path: str) -> Any:
     try:
         image = Image.open(path, formats=("PNG", "JPEG"))
     except UnidentifiedImageError:
-        raise Unreadable("neither PNG nor JPEG, or damaged at its beginning") from None
+        raise Unreadable(reasons.NO_PHOTOGRAPH) from None
     check_shape((image.height, image.width, 3))
     return image
 
@@ -114,10 +115,10 @@ def _nifti(path: str) -> Any:
     try:
         image: Any = nibabel.load(path)
     except nibabel.filebasedimages.ImageFileError:
-        raise Unreadable("not a NIfTI file, or damaged at its beginning") from None
+        raise Unreadable(reasons.NO_NIFTI) from None
     shape = image.shape
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] != 1):
-        raise Unreadable("a NIfTI file that is not a single volume")
+        raise Unreadable(reasons.NO_VOLUME)
     check_shape(shape[:3])
     return image
 

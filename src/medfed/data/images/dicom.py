@@ -21,6 +21,7 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import UID
 
+from medfed.data.images import reasons
 from medfed.data.images.decoding import NoImage
 from medfed.data.images.limits import check_shape
 from medfed.data.images.wire import LONGEST_TEXT, Header, Order, Window
@@ -68,20 +69,20 @@ def pixels(order: Order) -> NDArray[np.float32]:
         raise _without_image(ds)
     samples = int(ds.get("SamplesPerPixel") or 1)
     if not 1 <= samples <= 4 or not 1 <= int(ds.BitsAllocated) <= _MOST_BITS:
-        raise Unreadable("samples or bits that no image has")
-    colours = 3 if ds.get("PhotometricInterpretation") == "PALETTE COLOR" else samples
+        raise Unreadable(reasons.ODD_SAMPLES)
+    colours = 3 if ds.get("PhotometricInterpretation") == "PALETTE COLOR" and not order.raw else samples
     frames = _frames(ds)
     count = frames if order.frame is None else 1
     check_shape((colours, count, int(ds.Rows), int(ds.Columns)))
     if order.frame is not None and not 0 <= order.frame < frames:
-        raise Unreadable("it has fewer frames than it said")
+        raise Unreadable(reasons.FEWER_FRAMES)
     plain = "PixelData" in ds and not ds.file_meta.TransferSyntaxUID.is_encapsulated
     if plain and len(ds.PixelData) < get_expected_length(ds):
-        raise Unreadable("it ends before its last pixel")
+        raise Unreadable(reasons.CUT_OFF)
     try:
         found = list(_each_frame(ds, order))
     except (RuntimeError, NotImplementedError):  # what pydicom raises where no decoder takes it
-        raise Unreadable(f"cannot be decoded ({_syntax(ds)})") from None
+        raise Unreadable(reasons.not_decoded(_syntax(ds))) from None
     return found[0] if order.frame is not None or frames == 1 else np.stack(found, axis=1)
 
 
@@ -89,8 +90,8 @@ def _without_image(ds: Dataset) -> Unreadable:
     """A file that holds none by its class, such as a report; or one that has lost what it held."""
     kind = UID(str(ds.file_meta.get("MediaStorageSOPClassUID", "")))
     if kind.is_private or kind.name == kind or "Image" in kind.name:
-        return Unreadable("a DICOM file that has lost its image")
-    return NoImage("a DICOM file of a kind that holds no image")
+        return Unreadable(reasons.LOST_IMAGE)
+    return NoImage(reasons.NO_IMAGE)
 
 
 @lru_cache(maxsize=1)
@@ -103,15 +104,19 @@ def _read(path: str, **options: Any) -> Dataset:
     try:
         return dcmread(path, **options)
     except InvalidDicomError:
-        raise Unreadable("not a DICOM file") from None
+        raise Unreadable(reasons.NO_DICOM) from None
 
 
 def _each_frame(ds: Dataset, order: Order) -> Iterator[NDArray[np.float32]]:
     several = order.frame is None and _frames(ds) > 1
-    array = pixel_array(ds, index=order.frame)  # not iter_pixels, which fails where a sign has to be corrected
+    array = pixel_array(
+        ds, index=order.frame, raw=order.raw
+    )  # not iter_pixels, which fails where a sign has to be corrected
     for index, frame in enumerate(array if several else array[None]):
         if frame.ndim == 3:
             yield np.moveaxis(frame, -1, 0).astype(np.float32)
+        elif order.raw:
+            yield frame[None].astype(np.float32)
         elif ds.PhotometricInterpretation == "PALETTE COLOR":
             yield np.moveaxis(apply_color_lut(frame, ds), -1, 0).astype(np.float32)
         else:
@@ -152,13 +157,13 @@ def _windowed(values: NDArray[np.float64], ds: Dataset, index: int, window: Wind
         center, width = _first(said.get("WindowCenter")), _first(said.get("WindowWidth"))
         function = str(said.get("VOILUTFunction") or "LINEAR").upper()
     if center is None or width is None or not np.isfinite([center, width]).all():
-        raise Unreadable("it says no window; state one, as connector: {window: [center, width]}")
+        raise Unreadable(reasons.NO_WINDOW)
     if function == "SIGMOID" and width > 0:
         return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700))))
     if function == "LINEAR_EXACT" and width > 0:
         return np.asarray(np.clip((values - center) / width + 0.5, 0, 1))
     if function != "LINEAR" or width < 1:
-        raise Unreadable("a window of no legal width or function")
+        raise Unreadable(reasons.ODD_WINDOW)
     if width == 1:
         return np.asarray(values > center - 0.5, dtype=np.float64)
     return np.asarray(np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1))
@@ -178,7 +183,7 @@ def _text(ds: Dataset, name: str) -> str:
     value = ds.get(name)
     text = "" if value is None else str(value).strip()
     if len(text) > LONGEST_TEXT:
-        raise Unreadable("an identifier longer than DICOM allows")
+        raise Unreadable(reasons.LONG_IDENTIFIER)
     return text
 
 
@@ -191,4 +196,4 @@ def _numbers(ds: Dataset, name: str, count: int) -> tuple[float, ...]:
 def _syntax(ds: Dataset) -> str:
     """The transfer syntax by its name in the standard; a file's own text is not repeated."""
     uid = UID(str(ds.file_meta.get("TransferSyntaxUID", "")))
-    return uid.name if uid.is_transfer_syntax else "an unknown transfer syntax"
+    return uid.name if uid.is_transfer_syntax else reasons.UNKNOWN_SYNTAX

@@ -9,13 +9,15 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medfed.data.images import reasons
 from medfed.data.images.limits import MEMORY, SECONDS
 from medfed.data.images.wire import Broken, Header, Order, header_of, receive_array, receive_line, send
 from medfed.data.raw import Unreadable
@@ -24,6 +26,12 @@ _ROOT = str(Path(__file__).resolve().parents[3])
 """The folder that this package is in."""
 
 _ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+T = TypeVar("T")
+
+COMMAND = ("-P", "-m", "medfed.data.images.child")
+"""What the process runs, by this interpreter."""
 
 
 class NotAnImage(Unreadable):
@@ -42,21 +50,15 @@ class Guard:
 
     def header(self, path: Path) -> Header:
         """What a file says of its image. Raises Unreadable; NotAnImage where it has none."""
-        with self._lock:
-            line = self._asked(Order(str(path), pixels=False))
-            try:
-                return header_of(line.get("header"))
-            except Broken:
-                raise Unreadable(self._ended()) from None
+        return self._answer(Order(str(path), pixels=False), lambda line: header_of(line.get("header")))
 
     def pixels(self, order: Order) -> NDArray[np.float32]:
         """The numbers of an image, (channels, …). Raises Unreadable."""
-        with self._lock:
-            line = self._asked(order)
-            try:
-                return receive_array(self._running().stdout, line.get("shape"))  # type: ignore[arg-type]
-            except Broken:
-                raise Unreadable(self._ended()) from None
+
+        def received(line: dict[str, Any]) -> NDArray[np.float32]:
+            return receive_array(self._running().stdout, line.get("shape"))  # type: ignore[arg-type]
+
+        return self._answer(order, received)
 
     def close(self) -> None:
         """End the process, if there is one."""
@@ -64,21 +66,36 @@ class Guard:
             self._end()
         self._process = self._end = None
 
+    def _answer(self, order: Order, taken: Callable[[dict[str, Any]], T]) -> T:
+        """What is made of the answer to an order.
+
+        A process that ended is no proof against the file: others end processes too, when memory is short. Only what
+        ends a fresh one again is called damaged.
+        """
+        with self._lock:
+            try:
+                return taken(self._asked(order))
+            except (Broken, OSError):
+                if (overdue := self._ended()) is not None:
+                    raise Unreadable(overdue) from None
+            try:
+                return taken(self._asked(order))
+            except (Broken, OSError):
+                raise Unreadable(self._ended() or reasons.FATAL) from None
+
     def _asked(self, order: Order) -> dict[str, Any]:
+        """The line of an answer. Raises Broken, OSError where the process is no more, and Unreadable."""
         process = self._running()
-        try:
-            send(process.stdin, asdict(order))  # type: ignore[arg-type]
-            line = receive_line(process.stdout)  # type: ignore[arg-type]
-        except (Broken, OSError):
-            raise Unreadable(self._ended()) from None
+        send(process.stdin, asdict(order))  # type: ignore[arg-type]
+        line = receive_line(process.stdout)  # type: ignore[arg-type]
         if "reason" in line:
-            raise (NotAnImage if line.get("ignored") else Unreadable)(str(line["reason"]))
+            raise (NotAnImage if line.get("ignored") is True else Unreadable)(reasons.known(line["reason"]))
         return line
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, and numbers
-                [sys.executable, "-P", "-m", "medfed.data.images.child", *self._limits],
+                [sys.executable, *COMMAND, *self._limits],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -87,8 +104,8 @@ class Guard:
             self._end = weakref.finalize(self, _end_process, self._process)
         return self._process
 
-    def _ended(self) -> str:
-        """Why the process is no more, as what became of the file."""
+    def _ended(self) -> str | None:
+        """End the process; the reason, where the clock did before."""
         process = self._running()
         if process.poll() is None:
             try:
@@ -99,7 +116,7 @@ class Guard:
         self.close()
         if code == -signal.SIGALRM:
             return f"takes longer than {self._seconds:g} seconds"
-        return "damaged: decoding it failed altogether"
+        return None
 
 
 def _environment() -> dict[str, str]:

@@ -22,12 +22,13 @@ MEMORY = 6 * 2**30
 SECONDS = 60.0
 """The longest that one file may take."""
 
+WITHOUT_PIXELS = "an image without pixels"
 TOO_LARGE = f"larger than {LARGEST_IMAGE:,} numbers, the limit of one image"
 
 
 def check_shape(shape: Sequence[int]) -> None:
     """Raise Unreadable for a shape that is empty or beyond the limits."""
     if not shape or min(shape) < 1:
-        raise Unreadable("an image without pixels")
+        raise Unreadable(WITHOUT_PIXELS)
     if max(shape) > LARGEST_SIDE or math.prod(shape) > LARGEST_IMAGE:
         raise Unreadable(TOO_LARGE)

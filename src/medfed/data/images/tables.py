@@ -75,6 +75,7 @@ def load_images(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: 
         table.findings,
         unlabelled=Tally.of(objects([""] * len(none)) if ids is None else ids[none]),
         unreadable=_unreadable(loaded, lost, ids),
+        simulated=pictures.simulated,
     )
     return replace(table, findings=findings)
 

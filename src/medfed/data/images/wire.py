@@ -32,14 +32,18 @@ class Window:
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked of a file. frame: counted from 0; None: all there are, as one volume. mask: its numbers are
-    classes, and are taken as they stand in it."""
+    """What is asked of a file. frame: counted from 0; None: all there are, as one volume.
+
+    mask: its numbers are classes, and are taken as they stand in it. raw: the numbers of a DICOM file as they are
+    stored, without rescale, window, colours or turning over.
+    """
 
     path: str
     pixels: bool
     frame: int | None = None
     window: Window | None = None
     mask: bool = False
+    raw: bool = False
 
 
 @dataclass(frozen=True)
