@@ -6,14 +6,25 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from medfed.spec.comparison import federation_for
+from medfed.spec.comparison import MODEL, federation_for, model_for
 from medfed.spec.document import Keys
 from medfed.spec.images import Flip, Normalise, Scale, Zoom
 from medfed.spec.problems import Problem, explain
 from medfed.spec.protection import check_privacy, check_private_training
-from medfed.spec.task import Column, FederationSpec, Label, Pretrained, Splits, TaskSpec
+from medfed.spec.task import (
+    BASELINES,
+    NAME_IN_WORDS,
+    Column,
+    FederationSpec,
+    Label,
+    ModelSpec,
+    Name,
+    Pretrained,
+    Splits,
+    TaskSpec,
+)
 
 METRICS = {
     "classification": ("loss", "accuracy", "auc", "recall", "specificity", "brier"),
@@ -284,12 +295,25 @@ def _comparison(spec: TaskSpec) -> Iterator[Problem]:
                 f"add it there, or write one of: {', '.join(strategies)}",
             )
             continue
-        if "strategy" in overrides:
+        if "strategy" in overrides and (name in BASELINES or not _is_name(name)):
             yield Problem(
                 (*at, name, "strategy"),
-                f"the overrides of `{name}` change the strategy itself",
-                f"write its options into `compare.strategies`, for example: `[{{name: {name}, mu: 0.1}}]`",
+                f"`{name}` cannot be a label of another strategy",
+                f"write {NAME_IN_WORDS}, and none of: {', '.join(BASELINES)}",
             )
+            continue
+        if not isinstance(overrides.get(MODEL, {}), dict) or "pretrained" in overrides.get(MODEL, {}):
+            yield Problem(
+                (*at, name, MODEL),
+                "`model` takes keys of the task's `model` other than `pretrained`, from which all strategies begin",
+                "write, for example: `model: {freeze: [conv1]}`",
+            )
+            continue
+        try:
+            model_for(spec, strategies[name])
+        except ValidationError as error:
+            for problem in explain(error, ModelSpec, overrides[MODEL]):
+                yield Problem((*at, name, MODEL, *problem.keys), problem.cause, problem.remedy)
             continue
         try:
             federation = federation_for(spec, strategies[name])
@@ -301,6 +325,13 @@ def _comparison(spec: TaskSpec) -> Iterator[Problem]:
             yield from _attendance(federation, (*at, name), len(spec.sites))
             if spec.privacy.record is not None and overrides:
                 yield from check_private_training(federation, (*at, name))
+
+
+def _is_name(text: str) -> bool:
+    try:
+        return bool(TypeAdapter(Name).validate_python(text))
+    except ValidationError:
+        return False
 
 
 def _repeated(values: Iterable[Any]) -> bool:
