@@ -187,8 +187,8 @@ TASK_MEANINGS = {
     "`cuda`: an error where it has none. [The same bits](../explanation/randomness.md) are promised for `cpu` alone, "
     "where small models are faster.",
     "compare.strategies": "What `medfed compare` runs: names, or names with options as under `federation.strategy`.",
-    "compare.overrides": "Strategy, or a label of your own → keys of `federation`, and below `model` of it, that differ for it: see "
-    "[compare strategies](../how-to/compare-strategies.md).",
+    "compare.overrides": "Strategy, or a label of your own → keys of `federation`, and below `model` of that, which "
+    "differ for it: see [compare strategies](../how-to/compare-strategies.md).",
     "seed": "All randomness derives from it: see [randomness](../explanation/randomness.md).",
 }
 

@@ -299,7 +299,8 @@ def _comparison(spec: TaskSpec) -> Iterator[Problem]:
             yield Problem(
                 (*at, name, "strategy"),
                 f"`{name}` cannot be a label of another strategy",
-                f"write {NAME_IN_WORDS}, and none of: {', '.join(BASELINES)}",
+                f"write {NAME_IN_WORDS}, and none of: {', '.join(BASELINES)}; a strategy's own options stand in "
+                f"`compare.strategies`, for example: `[{{name: {name}, mu: 0.1}}]`",
             )
             continue
         if not isinstance(overrides.get(MODEL, {}), dict) or "pretrained" in overrides.get(MODEL, {}):
