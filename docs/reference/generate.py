@@ -69,6 +69,9 @@ TASK_MEANINGS = {
     "only the largest. See [Less to send](../explanation/compression.md).",
     "federation.compression.fraction": "`topk`: the share of an update's numbers that is sent.",
     "federation.compression.zstd": "Squeezes what is sent, without loss (extra `zstd`).",
+    "federation.pruning.share": "[Structured pruning](../explanation/compression.md#pruned-units): the share of each "
+    "layer's units, those of least norm, that is removed; the last layer keeps its own.",
+    "federation.pruning.after": "The round after which this is done; those that follow fine-tune what is left.",
     "federation.class_weights": "Weights of the loss by true class: `balanced` is n / (C · n_c) of the site's own "
     "training rows; a list gives one weight a class, in order.",
     "federation.data_position": "`kept`: a site goes on in its shuffled rows where its last round ended. `fresh`: "

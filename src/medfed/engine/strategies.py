@@ -120,7 +120,7 @@ def resolve_strategy(task: TaskFile, sites: Sequence[str]) -> Strategy:
     privacy = task.spec.privacy
     follows = privacy.site if privacy.site is not None and privacy.site.adaptive is not None else None
     lanes, noisy = _lanes(plugin.name, names), privacy.release is not None
-    parts = bool(task.spec.model.freeze)
+    parts = bool(task.spec.model.freeze) or task.spec.federation.pruning is not None
     strategy = Strategy(kind, plugin.options, lanes, privacy.totals_only, noisy, follows, parts)
     _try_options(task, strategy)
     return strategy

@@ -71,6 +71,12 @@ def _lengths(federation: FederationSpec, at: Keys) -> Iterator[Problem]:
                 f"`epochs` and `{name}` are both given, but `epochs` already means rounds of one local epoch",
                 f"keep `epochs`, or write `rounds` with `{name if name != 'rounds' else 'local_epochs'}`",
             )
+    if federation.pruning is not None and federation.pruning.after >= federation.total_rounds:
+        yield Problem(
+            (*at, "pruning", "after"),
+            f"no round follows the pruning after round {federation.pruning.after}, of {federation.total_rounds}",
+            f"write at most {federation.total_rounds - 1}, so that what is left is fine-tuned",
+        )
     if federation.local_epochs is not None and federation.local_updates is not None:
         yield Problem(
             (*at, "local_updates"), "`local_epochs` and `local_updates` are both given", "keep one of the two"

@@ -31,12 +31,14 @@ def can_stack(network: Network, task: TaskSpec, input_shape: tuple[int, ...]) ->
 
     Decided by the model and the task alone, never by the sites' data or the machine. No convolutions, which stacking
     slows down; no running statistics or counters (batch normalisation) and no random layers (dropout); float32; an
-    optimizer that starts anew every round; no augmentation; no frozen layers; and no differential privacy in training.
-    What is left is tried out: a stack of two sites of made-up rows, one padded, must make the step that each makes
-    alone.
+    optimizer that starts anew every round; no augmentation; no frozen layers, no pruning; and no differential privacy
+    in training. What is left is tried out: a stack of two sites of made-up rows, one padded, must make the step that
+    each makes alone.
     """
     federation = task.federation
-    if not can_stack_privately(task.privacy) or task.data.images.augment or task.model.freeze:
+    if task.model.freeze or federation.pruning is not None:
+        return False
+    if not can_stack_privately(task.privacy) or task.data.images.augment:
         return False
     if federation.precision != "float32" or federation.keeps_optimizer_state or _never_stacks(network.module):
         return False
