@@ -71,6 +71,9 @@ TASK_MEANINGS = {
     "only the largest. See [Less to send](../explanation/compression.md).",
     "federation.compression.fraction": "`topk`: the share of an update's numbers that is sent.",
     "federation.compression.zstd": "Squeezes what is sent, without loss (extra `zstd`).",
+    "federation.pruning.share": "[Structured pruning](../explanation/compression.md#pruned-units): the share of each "
+    "layer's units, those of least norm, that is removed; the last layer keeps its own.",
+    "federation.pruning.after": "The round after which this is done; those that follow fine-tune what is left.",
     "federation.class_weights": "Weights of the loss by true class: `balanced` is n / (C · n_c) of the site's own "
     "training rows (of masks: pixels, whose cross-entropy is weighed); a list gives one weight a class, in order.",
     "federation.data_position": "`kept`: a site goes on in its shuffled rows where its last round ended. `fresh`: "
@@ -210,8 +213,8 @@ TASK_MEANINGS = {
     "`cuda`: an error where it has none. [The same bits](../explanation/randomness.md) are promised for `cpu` alone, "
     "where small models are faster.",
     "compare.strategies": "What `medfed compare` runs: names, or names with options as under `federation.strategy`.",
-    "compare.overrides": "Strategy → keys of `federation` that differ for it: see "
-    "[compare strategies](../how-to/compare-strategies.md).",
+    "compare.overrides": "Strategy, or a label of your own → keys of `federation`, and below `model` of that, which "
+    "differ for it: see [compare strategies](../how-to/compare-strategies.md).",
     "seed": "All randomness derives from it: see [randomness](../explanation/randomness.md).",
 }
 

@@ -33,9 +33,11 @@ def test_the_committed_page_is_what_the_generator_writes(generate: ModuleType, n
 
 def test_every_key_of_a_section_is_listed(generate: ModuleType) -> None:
     paths = {key.path for key in generate.keys_of(TaskSpec)}
-    plain = set(FederationSpec.model_fields) - {"strategy", "schedule", "compression", "fine_tune"}
+    sections = {"strategy", "schedule", "compression", "pruning", "fine_tune"}
+    plain = set(FederationSpec.model_fields) - sections
     assert {f"federation.{name}" for name in plain} <= paths
-    assert {"federation.strategy.name", "federation.schedule.gamma", "data.columns.*.levels", "sites.*.policy"} <= paths
+    assert {"federation.strategy.name", "federation.schedule.gamma", "federation.pruning.share"} <= paths
+    assert {"data.columns.*.levels", "sites.*.policy"} <= paths
     assert {key.path for key in generate.keys_of(Policy)} >= {"tasks", "minimum_count", "limits.rounds"}
     assert {key.path for key in generate.keys_of(Policy)} >= {"quiet_hours", "quiet_hours.*.from"}
 

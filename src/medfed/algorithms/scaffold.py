@@ -67,9 +67,10 @@ def train_stack(stack: SiteStack, message: Controlled) -> list[ControlledDelta]:
 
 
 def own_variate(site: SiteContext, message: Controlled) -> Vector:
-    """c_i, which is 0 at first."""
+    """c_i, which is 0 at first, and again when other elements are trained than before."""
     kept = site.recall(SiteVariate)
-    return kept.variate if kept else np.zeros_like(message.variate)
+    fits = kept is not None and kept.variate.shape == message.variate.shape
+    return kept.variate if kept is not None and fits else np.zeros_like(message.variate)
 
 
 def correction(difference: NDArray[np.float32]) -> GradientTransform:

@@ -13,7 +13,7 @@ from medfed.engine.federation import Conversation, SiteFederation, share
 from medfed.engine.hospitals import Hospitals
 from medfed.engine.host import Consortium
 from medfed.engine.mechanisms import sums_of
-from medfed.engine.partial import check_freeze
+from medfed.engine.partial import check_partial
 from medfed.engine.private import check_private
 from medfed.engine.process import Process
 from medfed.engine.simulation import COORDINATOR, Simulation
@@ -57,7 +57,7 @@ def check_parts(task: TaskFile, sites: tuple[str, ...]) -> Strategy:
             raise
         raise task.error("model", cause=error.cause, remedy=error.remedy) from error
     _check_device(task)
-    check_freeze(task)
+    check_partial(task)
     check_private(task)
     if spec.federation.compression.zstd:
         require_zstd()

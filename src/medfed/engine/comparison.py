@@ -10,7 +10,7 @@ from typing import Any
 from medfed.core.errors import RunFolderError
 from medfed.core.files import write_atomically
 from medfed.engine.outcome import Outcome
-from medfed.spec.comparison import federation_for
+from medfed.spec.comparison import federation_for, model_for
 from medfed.spec.loading import TaskFile
 from medfed.spec.task import BASELINES, Plugin, Privacy, TaskSpec
 
@@ -76,8 +76,9 @@ def strategy_tasks(task: TaskFile) -> dict[str, TaskFile]:
 
 def _changed(spec: TaskSpec, strategy: Plugin) -> dict[str, Any]:
     """What differs under a strategy. Baselines are for comparison on one machine, where nothing is to be hidden."""
-    changed: dict[str, Any] = {"federation": federation_for(spec, strategy)}
-    if strategy.name in BASELINES:
+    federation = federation_for(spec, strategy)
+    changed: dict[str, Any] = {"federation": federation, "model": model_for(spec, strategy)}
+    if federation.strategy.name in BASELINES:
         changed["privacy"] = Privacy(
             record=spec.privacy.record, labels=spec.privacy.labels, release=spec.privacy.release
         )

@@ -12,6 +12,7 @@ from medfed.core.steps import Release, Step, step
 from medfed.models.catalogue import build_network, outputs_for
 from medfed.models.elements import Elements
 from medfed.models.layers import frozen_elements
+from medfed.models.pruning import pruned_elements
 from medfed.spec.loading import TaskFile
 
 
@@ -31,22 +32,28 @@ def set_elements(site: SiteContext, message: Elements) -> Told:
     return Told(1)
 
 
-def check_freeze(task: TaskFile) -> None:
-    """Raise TaskError, located in the file, where the network has no such layers to freeze, or no others.
+def check_partial(task: TaskFile) -> None:
+    """Raise TaskError, located in the file, where the network has no such layers to freeze or prune, or no others.
 
     A model whose inputs are not known yet is checked when they are.
     """
-    spec = task.spec.model
-    if not spec.freeze:
+    spec, pruning = task.spec.model, task.spec.federation.pruning
+    if not spec.freeze and pruning is None:
         return
     try:
         network = build_network(spec, spec.input_size or _SOME_COLUMNS, outputs_for(spec.num_classes or 0), 0)
     except UserError:
         return
     try:
-        frozen_elements(network, spec.freeze)
+        frozen = frozen_elements(network, spec.freeze)
     except UserError as error:
         raise task.error("model", "freeze", cause=error.cause, remedy=error.remedy) from error
+    if pruning is None:
+        return
+    try:
+        pruned_elements(network, network.vector(), frozen, pruning.share)
+    except UserError as error:
+        raise task.error("federation", "pruning", cause=error.cause, remedy=error.remedy) from error
 
 
 _SOME_COLUMNS = (8,)

@@ -35,6 +35,7 @@ from medfed.models.catalogue import NetworkCache
 from medfed.models.elements import EVERYTHING, Elements
 from medfed.models.layers import frozen_elements
 from medfed.models.local_layers import local_elements, tuned_elements
+from medfed.models.pruning import pruned_elements
 from medfed.spec.task import ModelSpec, TaskSpec
 
 _NOTHING: Vector = np.empty(0, np.float32)
@@ -157,6 +158,10 @@ class Process:
         number = state.round + 1
         self._begin(state, number)
         lanes = tuple(self._advance(lane, kept) for lane, kept in zip(self.strategy.lanes, state.lanes, strict=True))
+        pruning = self.task.federation.pruning
+        if pruning is not None and number == pruning.after:
+            pairs = zip(self.strategy.lanes, lanes, strict=True)
+            lanes = tuple(self._pruned(lane, kept, pruning.share) for lane, kept in pairs)
         limit = number >= self.task.federation.total_rounds
         done = all(self._algorithm().done(lane.algorithm) for lane in lanes)
         due = done or limit or number % self.task.evaluation.every == 0
@@ -239,6 +244,16 @@ class Process:
         for lane, _, weights in self._models(lanes):
             self.federation.restricted(lane.serves).sum(fine_tune, Finished(weights))
 
+    def _pruned(self, lane: Lane, kept: LaneState, share: float) -> LaneState:
+        """The lane with a share of its model's units removed; its algorithm begins anew with what is left."""
+        model = kept.elements.whole(self._algorithm().result(kept.algorithm).weights)
+        network = self.networks.fresh(input_shape(kept.encoding, self.task.model), len(kept.encoding.classes))
+        elements = pruned_elements(network, model, kept.elements, share)
+        for sites in dict.fromkeys((lane.trainers, lane.serves)):
+            give_elements(self.federation.restricted(sites), elements)
+        begun = self._algorithm(elements.chosen(model)).initialize(self.federation.restricted(lane.trainers))
+        return LaneState(kept.encoding, begun, elements)
+
     def _initial(self, shape: tuple[int, ...], classes: int) -> tuple[Vector, Elements]:
         """The trained elements of the first model, and which they are."""
         network = self.networks.fresh(shape, classes)
@@ -302,8 +317,9 @@ class Process:
         return tuple(_rows(number, Split.EXTERNAL, measured))
 
     def _external_candidate(self, lanes: tuple[LaneState, ...]) -> Candidate:
+        """The whole model: sites that never train are not told of elements that are not trained."""
         _, encoding, weights = next(self._models(lanes))
-        return Candidate(weights, Split.EXTERNAL, len(encoding.classes))
+        return Candidate(lanes[0].elements.whole(weights), Split.EXTERNAL, len(encoding.classes))
 
     def _begin(self, state: RunState, number: int) -> None:
         self.federation.conversation.begin_round(number, state.versions.by_site())

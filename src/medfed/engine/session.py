@@ -183,7 +183,7 @@ class SiteSession:
                 federation,
                 round_number=max(self.round, 1),
                 position=member.position,
-                optimizer=self.recall(OptimizerState) if federation.keeps_optimizer_state else None,
+                optimizer=self._optimizer(network) if federation.keeps_optimizer_state else None,
                 generator=member.generator,
                 transform=transform,
                 private=private,
@@ -192,6 +192,12 @@ class SiteSession:
                     self.generator("augment") if private is None else np.random.default_rng(randbits(128)),
                 ),
             )
+
+    def _optimizer(self, network: Network) -> OptimizerState | None:
+        """What the optimizer goes on from; what belongs to other weights, those before pruning, is of no use."""
+        kept = self.recall(OptimizerState)
+        fits = kept is not None and all(moment.size == network.weights.numel() for moment in kept.moments)
+        return kept if fits else None
 
     def member(self) -> Member:
         """What local training starts from here: the rows, the place in them, and how they are shuffled.

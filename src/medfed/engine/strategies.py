@@ -21,6 +21,7 @@ from medfed.data import prepare
 from medfed.engine import adaptive, finetuning, partial
 from medfed.engine.adaptive import AdaptivelyClipped
 from medfed.engine.federation import share
+from medfed.engine.personalchecks import check_personal
 from medfed.engine.release import declares_sensitivity
 from medfed.engine.wholesite import plan_of
 from medfed.evaluate import appraisal, evaluation, explanation
@@ -123,7 +124,7 @@ def resolve_strategy(task: TaskFile, sites: Sequence[str]) -> Strategy:
     _check_aggregation(task, kind, len(names))
     _check_whole_site(task, kind, len(names))
     _check_release(task, kind)
-    _check_personal(task, kind)
+    check_personal(task, kind)
     privacy = task.spec.privacy
     follows = privacy.site if privacy.site is not None and privacy.site.adaptive is not None else None
     lanes, noisy = _lanes(plugin.name, names), privacy.release is not None
@@ -138,7 +139,7 @@ def _further_steps(task: TaskSpec) -> tuple[Step[Any, Any], ...]:
     wanted = (
         (adaptive.STEPS, site is not None and site.adaptive is not None),
         (finetuning.STEPS, task.federation.fine_tunes),
-        (partial.STEPS, bool(task.model.freeze)),
+        (partial.STEPS, bool(task.model.freeze) or task.federation.pruning is not None),
         (explanation.STEPS, task.evaluation.explanations),
     )
     return tuple(step for steps, needed in wanted if needed for step in steps)
@@ -245,36 +246,6 @@ def _check_whole_site(task: TaskFile, kind: type[Algorithm[Any]], sites: int) ->
         if isinstance(error, MissingExtra):
             raise
         raise task.error(*at, cause=error.cause, remedy=error.remedy) from error
-
-
-def _check_personal(task: TaskFile, kind: type[Algorithm[Any]]) -> None:
-    """Refuse what sites keep for themselves where the strategy has that already, or noise would not cover it."""
-    federation, privacy = task.spec.federation, task.spec.privacy
-    own_models = getattr(kind, "OWN_MODELS", False)
-    chosen = [("local_layers", federation.keeps_layers), ("fine_tune", federation.fine_tunes)]
-    for key in (key for key, given in chosen if given and own_models):
-        raise task.error(
-            "federation",
-            key,
-            cause=f"{federation.strategy.name} keeps a whole model at every site already",
-            remedy=f"leave out federation.{key}, or choose another strategy",
-        )
-    for protected in (name for name in ("record", "site") if getattr(privacy, name) is not None):
-        if federation.fine_tunes or (own_models and protected == "record"):
-            raise task.error(
-                *(("federation", "fine_tune") if federation.fine_tunes else ("federation", "strategy")),
-                cause=f"a model that a site trains for itself has no noise, and its metrics are released: "
-                f"privacy.{protected} would not cover them",
-                remedy=f"leave out federation.fine_tune, or privacy.{protected}",
-            )
-    if federation.keeps_layers and privacy.site is not None:
-        raise task.error(
-            "federation",
-            "local_layers",
-            cause="layers that stay at a site have no noise, and its metrics are released: privacy.site would not "
-            "cover them",
-            remedy="leave out federation.local_layers, or privacy.site",
-        )
 
 
 def _try_options(task: TaskFile, strategy: Strategy) -> None:

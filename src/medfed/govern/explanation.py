@@ -70,7 +70,9 @@ STEPS: dict[str, Words] = {
     "adaptive.count_within": Words(
         "whether this hospital's update of the round went less far than that, with noise that was drawn once", _TRAINING
     ),
-    "partial.set_elements": Words("that this hospital was told which part of the model is trained", _ONCE),
+    "partial.set_elements": Words(
+        "that this hospital was told which part of the model is trained", "once, and once more where units are pruned"
+    ),
     "prepare.moments": Words(
         "for each column, over the training rows: how many have a value, the sum of these values, and how many rows "
         "have each category, however few they are",

@@ -12,6 +12,7 @@ from medfed.report.findings import monitored
 from medfed.report.folder import Comparison
 from medfed.report.ranking import compared_metrics, compared_sites, compared_split, comparison_lede, displayed_sites
 from medfed.report.records import FEDERATED, CrossSite
+from medfed.report.sent import Sent, sent_by_strategy
 from medfed.report.tables import EVERYONE, SiteLeft, Table, final_measures, side_by_side, what_left
 from medfed.report.words import by_importance, strategy_name
 
@@ -31,6 +32,7 @@ class ComparePage:
     forests: Panels | None
     curves: Panels | None
     left: dict[str, dict[str, SiteLeft]]
+    sent: Sent | None
     hidden: int
     links: dict[str, str]
     cross: CrossTable | None = None
@@ -50,6 +52,7 @@ def compare_page(comparison: Comparison, cross: CrossSite | None = None) -> Comp
         forests=_forests(comparison, split, metrics, shown, looks) if split else None,
         curves=_curves(comparison, looks),
         left=_left(comparison, {*sites} - {*shown}),
+        sent=sent_by_strategy(comparison, split, metrics[0]) if split and metrics else None,
         hidden=len(sites) - len(shown),
         links={s: f"{quote(comparison.folders[s])}/report.html" for s in comparison.runs},
         cross=cross_table(cross) if cross else None,

@@ -11,6 +11,7 @@ from medfed.report.finals import is_crowd, metrics_of, shown_sites, splits_of
 from medfed.report.findings import curve_note, data_overview, lede, monitored, per_site, warnings
 from medfed.report.folder import Ledger, RunFolder
 from medfed.report.records import FEDERATED, Absence, Refusal
+from medfed.report.sent import Update, update_of
 from medfed.report.tables import (
     SiteLeft,
     Table,
@@ -56,6 +57,7 @@ class RunPage:
     data_overview: str
     warnings: tuple[str, ...]
     left: tuple[SiteLeft, ...]
+    update: Update | None
     refusals: tuple[tuple[str, Refusal], ...]
     more_refusals: int
     absences: tuple[Absence, ...]
@@ -97,6 +99,7 @@ def run_page(run: RunFolder, *, compared: bool, audited: bool = False) -> RunPag
         data_overview=data_overview(run),
         warnings=warnings(run),
         left=all_that_left(run),
+        update=update_of(run),
         refusals=tuple(refusals[:MOST_LINES]),
         more_refusals=max(len(refusals) - MOST_LINES, 0),
         absences=absences[:MOST_LINES],

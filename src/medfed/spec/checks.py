@@ -6,15 +6,26 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from medfed.spec.comparison import federation_for
+from medfed.spec.comparison import MODEL, federation_for, model_for
 from medfed.spec.document import Keys
 from medfed.spec.images import Flip, Normalise, Scale, Zoom
 from medfed.spec.problems import Problem, explain
 from medfed.spec.protection import check_privacy, check_private_training
 from medfed.spec.segmentation import check_segmentation
-from medfed.spec.task import Column, FederationSpec, Label, Pretrained, Splits, TaskSpec
+from medfed.spec.task import (
+    BASELINES,
+    NAME_IN_WORDS,
+    Column,
+    FederationSpec,
+    Label,
+    ModelSpec,
+    Name,
+    Pretrained,
+    Splits,
+    TaskSpec,
+)
 
 METRICS = {
     "classification": ("loss", "accuracy", "auc", "recall", "specificity", "brier"),
@@ -74,6 +85,12 @@ def _lengths(federation: FederationSpec, at: Keys) -> Iterator[Problem]:
                 f"`epochs` and `{name}` are both given, but `epochs` already means rounds of one local epoch",
                 f"keep `epochs`, or write `rounds` with `{name if name != 'rounds' else 'local_epochs'}`",
             )
+    if federation.pruning is not None and federation.pruning.after >= federation.total_rounds:
+        yield Problem(
+            (*at, "pruning", "after"),
+            f"no round follows the pruning after round {federation.pruning.after}, of {federation.total_rounds}",
+            f"write at most {federation.total_rounds - 1}, so that what is left is fine-tuned",
+        )
     if federation.local_epochs is not None and federation.local_updates is not None:
         yield Problem(
             (*at, "local_updates"), "`local_epochs` and `local_updates` are both given", "keep one of the two"
@@ -323,12 +340,26 @@ def _comparison(spec: TaskSpec) -> Iterator[Problem]:
                 f"add it there, or write one of: {', '.join(strategies)}",
             )
             continue
-        if "strategy" in overrides:
+        if "strategy" in overrides and (name in BASELINES or not _is_name(name)):
             yield Problem(
                 (*at, name, "strategy"),
-                f"the overrides of `{name}` change the strategy itself",
-                f"write its options into `compare.strategies`, for example: `[{{name: {name}, mu: 0.1}}]`",
+                f"`{name}` cannot be a label of another strategy",
+                f"write {NAME_IN_WORDS}, and none of: {', '.join(BASELINES)}; a strategy's own options stand in "
+                f"`compare.strategies`, for example: `[{{name: {name}, mu: 0.1}}]`",
             )
+            continue
+        if not isinstance(overrides.get(MODEL, {}), dict) or "pretrained" in overrides.get(MODEL, {}):
+            yield Problem(
+                (*at, name, MODEL),
+                "`model` takes keys of the task's `model` other than `pretrained`, from which all strategies begin",
+                "write, for example: `model: {freeze: [conv1]}`",
+            )
+            continue
+        try:
+            model_for(spec, strategies[name])
+        except ValidationError as error:
+            for problem in explain(error, ModelSpec, overrides[MODEL]):
+                yield Problem((*at, name, MODEL, *problem.keys), problem.cause, problem.remedy)
             continue
         try:
             federation = federation_for(spec, strategies[name])
@@ -340,6 +371,13 @@ def _comparison(spec: TaskSpec) -> Iterator[Problem]:
             yield from _attendance(federation, (*at, name), len(spec.sites))
             if spec.privacy.record is not None and overrides:
                 yield from check_private_training(federation, (*at, name))
+
+
+def _is_name(text: str) -> bool:
+    try:
+        return bool(TypeAdapter(Name).validate_python(text))
+    except ValidationError:
+        return False
 
 
 def _repeated(values: Iterable[Any]) -> bool:

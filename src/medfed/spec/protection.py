@@ -175,6 +175,12 @@ def check_private_training(federation: FederationSpec, at: Keys) -> Iterator[Pro
             "`bfloat16` is too coarse for gradients whose norm `privacy.record` bounds for every row",
             "write `precision: float32`",
         )
+    if federation.pruning is not None:
+        yield Problem(
+            (*at, "pruning"),
+            "`privacy.record` clips the gradients of whole layers, not of the units that pruning leaves in them",
+            f"remove `{'.'.join(map(str, at))}.pruning`, or train without `privacy.record`",
+        )
     if federation.accumulate > 1:
         yield Problem(
             (*at, "accumulate"),

@@ -90,6 +90,14 @@ class FineTune(Section):
     lr: Positive | None = None
 
 
+class Pruning(Section):
+    """Structured pruning: after so many rounds the ``share`` of each layer's units of least norm is removed, and the
+    rounds that follow fine-tune what is left, which alone is sent."""
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    after: Annotated[int, Field(ge=1)]
+
+
 BASELINES = ("local", "pooled")
 """The strategies to compare with: every site alone, and all rows in one place (in simulation only)."""
 
@@ -116,6 +124,7 @@ class FederationSpec(Section):
     clip_norm: Positive | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     compression: Annotated[Compression, BeforeValidator(named)] = Compression()
+    pruning: Pruning | None = None
     class_weights: Literal["none", "balanced"] | tuple[Positive, ...] = "none"
     data_position: Literal["kept", "fresh"] = "kept"
     optimizer_state: Literal["kept", "fresh"] | None = None

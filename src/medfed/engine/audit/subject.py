@@ -89,11 +89,11 @@ def open_subject(path: Path, sites: Mapping[str, SiteInput] | None, data: Path |
         )
     folder = RunFolder.open(path)
     facts, task = RunFacts.read(folder), load_task(folder.task)
-    if task.spec.model.freeze:
+    if task.spec.model.freeze or task.spec.federation.pruning is not None:
         raise UserError(
             "this run trained a part of its network, and the attacks read updates of whole networks",
             where=str(path),
-            remedy="audit a run of the same task without model.freeze, whose updates say more",
+            remedy="audit a run of the same task without model.freeze and pruning, whose updates say more",
         )
     if task.spec.task_type == "segmentation":
         raise UserError(
