@@ -26,6 +26,7 @@ from medfed.cli import (
     demo,
     doctor,
     evaluation,
+    export,
     ledger,
     prediction,
     running,
@@ -51,6 +52,7 @@ app.command("compare")(running.compare)
 app.command("train")(training.train)
 app.command("predict")(prediction.predict)
 app.command("evaluate")(evaluation.evaluate)
+app.command("export")(export.export)
 app.command("audit")(audit.audit)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
