@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
     from medfed.attacks.results import Attack, Audit
     from medfed.engine.audit.audit import Effort, Progress
+    from medfed.engine.exporting.onnx import Exported
     from medfed.evaluate.explained import Method
 
 FilePath: TypeAlias = "str | os.PathLike[str]"
@@ -311,6 +312,31 @@ def evaluate(
         folder = evaluate_sites(run, sites, given, model, wanted, simulation_key())
     write_evaluation(folder)
     return folder
+
+
+def export(
+    run_folder: FilePath,
+    form: Literal["onnx", "bundle"],
+    *,
+    output: FilePath | None = None,
+    site: str | None = None,
+    licence: FilePath | None = None,
+) -> Exported:
+    """Write a finished run's model as ONNX, one file, or as a MONAI bundle, a folder; below ``export/`` if not told.
+
+    site: whose model or standardisation, where each site has its own. licence: a file for the bundle. Raises
+    RunFolderError, UserError, MissingExtra.
+    """
+    from medfed.engine.exporting.about import About
+    from medfed.engine.exporting.bundle import export_bundle
+    from medfed.engine.exporting.onnx import Exported, export_onnx
+
+    run = Path(run_folder)
+    model, about = TrainedModel.load(run, site), About.of(run, site)
+    if form == "onnx":
+        return export_onnx(model, about, Path(output) if output is not None else run / "export" / "model.onnx")
+    folder = Path(output) if output is not None else run / "export" / "bundle"
+    return Exported(export_bundle(model, about, folder, Path(licence) if licence is not None else None), None)
 
 
 def audit(

@@ -27,6 +27,7 @@ from medfed.cli import (
     doctor,
     evaluation,
     explaining,
+    export,
     ledger,
     prediction,
     running,
@@ -52,6 +53,7 @@ app.command("compare")(running.compare)
 app.command("train")(training.train)
 app.command("predict")(prediction.predict)
 app.command("evaluate")(evaluation.evaluate)
+app.command("export")(export.export)
 app.command("audit")(audit.audit)
 app.command("explain")(explaining.explain)
 app.command("doctor")(doctor.doctor)

@@ -33,7 +33,7 @@ def evaluate_rows(
 ) -> Path:
     """Measure the model on labelled rows from elsewhere. Returns the folder with ``evaluation.json``."""
     trained = TrainedModel.load(run, model)
-    name = Path(rows).stem if isinstance(rows, str | os.PathLike) else "rows"
+    name = Path(rows).stem if isinstance(rows, str | os.PathLike) else "new data"
     raw = raw_rows(TaskFile(trained.task, load_task(run / "task.yaml").document), rows, name)
     measured = measure_rows(trained, raw, name)
     return _written(run, output, name, measured, {"data": name, "split": "external", "model": model or ""})
