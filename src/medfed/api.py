@@ -25,7 +25,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -259,22 +259,33 @@ def predict(
     rows: FilePath | pandas.DataFrame,
     *,
     site: str | None = None,
+    masks: FilePath | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pandas.DataFrame:
     """Score new rows by a finished run's model: the id where there is one, the scores, and the predicted class.
 
     Rows with a missing feature get no score (unless the task imputes). Of a model of images, ``rows`` is a file, a
     folder of files or an ``.npz`` archive; each image, or series, is a row with its ``file``, and those that cannot be
-    read have a ``reason``. ``site`` chooses whose model or standardisation, where each site has its own. progress: told
-    how many images are done, and of how many. Raises DataError, RunFolderError, UserError.
+    read have a ``reason``. ``site`` chooses whose model or standardisation, where each site has its own. masks: a
+    folder for the masks that a segmentation predicts, DICOM segmentation objects where the images are DICOM. progress:
+    told how many images are done, and of how many. Raises DataError, RunFolderError, UserError.
     """
     import pandas
 
     model = TrainedModel.load(Path(run_folder), site)
+    if masks is not None:
+        from medfed.engine.maskfiles import require_masks
+
+        require_masks(model)
     if model.encoding.is_array and isinstance(rows, str | os.PathLike):
         from medfed.engine.scoring import new_images, score_images, score_table
 
         scored = tuple(score_images(model, new_images(model, Path(rows)), progress or _unwatched))
+        if masks is not None:
+            from medfed.engine.maskfiles import write_masks
+
+            lacking = write_masks(model, Path(run_folder), scored, Path(masks))
+            scored = tuple(replace(each, reason=each.reason or lacking.get(each.name, "")) for each in scored)
         return pandas.DataFrame(score_table(model, scored))
     task = TaskFile(model.task, load_task(Path(run_folder) / "task.yaml").document)
     raw = raw_rows(task, rows, "new data")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.data.image_files import write_picture
+from PIL import Image
+from tests.unit.data.image_files import write_picture, write_slice
 
 import medfed
 import medfed.api
@@ -167,8 +168,6 @@ def test_a_model_segments_new_pictures_in_their_own_pixels(tmp_path):
     }
     medfed.run(asked, data=tmp_path / "data", output=tmp_path / "run")
     model = TrainedModel.load(tmp_path / "run")
-    from PIL import Image
-
     overlaps = []
     for number in range(10, 20):
         place = tmp_path / "data" / "East"
@@ -181,9 +180,26 @@ def test_a_model_segments_new_pictures_in_their_own_pixels(tmp_path):
 
     shutil.rmtree(tmp_path / "data" / "East" / "masks")
     (tmp_path / "data" / "East" / "masks").mkdir()
-    scores = medfed.predict(tmp_path / "run", tmp_path / "data" / "East")
-    assert list(scores)[1:] == [f"share_{name}" for name in CLASSES]
-    np.testing.assert_allclose(scores.iloc[:, 1:].sum(axis=1), 1)
+    scores = medfed.predict(tmp_path / "run", tmp_path / "data" / "East", masks=tmp_path / "found")
+    shares = [f"share_{name}" for name in CLASSES]
+    assert list(scores) == ["file", *shares, "reason"]
+    np.testing.assert_allclose(scores[shares].sum(axis=1), 1)
+    for name in scores["file"]:
+        image = np.asarray(Image.open(tmp_path / "data" / "East" / name))
+        written = np.asarray(Image.open(tmp_path / "found" / f"{name}.png"))
+        np.testing.assert_array_equal(written, segment(model, image[None]))
+
+    highdicom = pytest.importorskip("highdicom")
+    placed = {"FrameOfReferenceUID": "1.2.9", "PixelSpacing": [0.5, 0.5], "SliceThickness": 2}
+    write_slice(tmp_path / "new" / "deep" / "a.dcm", image.astype(np.uint16), place=0.0, **placed)
+    write_slice(tmp_path / "new" / "b.dcm", image.astype(np.uint16), place=0.0)
+    found = medfed.predict(tmp_path / "run", tmp_path / "new", masks=tmp_path / "objects").set_index("file")
+    made = highdicom.seg.segread(tmp_path / "objects" / "deep" / "a.dcm.seg.dcm")
+    assert [each.SegmentLabel for each in made.SegmentSequence] == list(CLASSES[1:])
+    uid = made.get_source_image_uids()[0][-1]
+    back = made.get_pixels_by_source_instance([uid], combine_segments=True)[0]
+    np.testing.assert_array_equal(back, segment(model, image[None].astype(np.uint16)))
+    assert "lacks an element" in found.loc["b.dcm", "reason"] and found.loc["b.dcm", shares].notna().all()
     with pytest.raises(UserError, match="no attack here is one on masks"):
         medfed.api.audit(tmp_path / "run")
 

@@ -36,6 +36,10 @@ def predict(
         str | None,
         typer.Option("--site", help="Whose model or standardisation, where each site has its own."),
     ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option("--masks", metavar="DIR", help="Of a segmentation: a folder for the masks, DICOM SEG for DICOM."),
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -51,12 +55,13 @@ def predict(
       medfed predict runs/heart-20260131-101500 new-patients.csv --output scores.csv
       medfed predict runs/chest-20260131-101500 /archive/2026-02 --output scores.csv
       medfed predict runs/chest-20260131-101500 one-image.dcm --json
+      medfed predict runs/lungs-20260131-101500 /archive/2026-02 --output shares.csv --masks masks
     """
     from medfed import api
     from medfed.core.files import write_atomically
 
     with _Shown(quiet=quiet or as_json) as shown:
-        scored = api.predict(run, data, site=site, progress=shown.advanced)
+        scored = api.predict(run, data, site=site, masks=masks, progress=shown.advanced)
     unread = scored[scored["reason"].notna()] if "reason" in scored else scored.iloc[:0]
     if not quiet:
         _tell_unread(unread)
@@ -72,7 +77,7 @@ def predict(
 
 
 def _summary(scored: pandas.DataFrame) -> str:
-    lacking = int(scored["predicted" if "predicted" in scored else "prediction"].isna().sum())
+    lacking = int(scored.drop(columns="reason", errors="ignore").iloc[:, -1].isna().sum())
     if "reason" in scored:
         return f"{len(scored) - lacking} images with scores, {lacking} files without"
     return f"{len(scored)} rows, {lacking} without a score for want of a value"
