@@ -13,7 +13,8 @@ from medfed.algorithms import ALGORITHMS
 from medfed.core.steps import Release
 from medfed.data import prepare
 from medfed.engine import adaptive
-from medfed.evaluate import evaluation
+from medfed.evaluate import appraisal, evaluation
+from medfed.evaluate.explanation import mean_shares
 from medfed.govern import explanation
 from medfed.govern.explanation import Passage, explain
 from medfed.govern.proposals import Proposal, ProposedRelease
@@ -50,7 +51,8 @@ def refused(proposal: Proposal, policy: Policy, rows: Rows | None = None) -> str
 
 def test_every_step_that_ships_is_described() -> None:
     shipped = {step.name for name in ALGORITHMS.names() for step in ALGORITHMS.get(name).STEPS}
-    shipped |= {step.name for step in (*prepare.STEPS, *evaluation.STEPS, *adaptive.STEPS)}
+    shipped |= {step.name for step in (*prepare.STEPS, *evaluation.STEPS, *appraisal.STEPS, *adaptive.STEPS)}
+    shipped.add(mean_shares.name)
     assert set(explanation.STEPS) == shipped
 
 
@@ -216,3 +218,10 @@ def test_what_a_budget_refuses_is_told() -> None:
     assert "All training: a budget of epsilon 2" in refused(proposed(), budget)
     assert "from when this dataset has spent its budget of epsilon 2" in refused(private, budget)
     assert "budget" not in refused(private, Policy.permissive())
+
+
+def test_a_steward_reads_that_explanations_stay_where_the_policy_keeps_them() -> None:
+    proposal = proposed(spec_of(evaluation={"explanations": True}))
+    kept, let = (Policy.permissive().model_copy(update={"explanations": each}) for each in ("local", "averages"))
+    assert "stay at this hospital (explanations)" in refused(proposal, kept)
+    assert refused(proposal, let) == refused(proposed(), kept) == "Nothing."
