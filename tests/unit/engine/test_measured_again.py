@@ -57,5 +57,5 @@ def test_a_final_state_that_is_asked_about_again_releases_nothing_anew(tmp_path:
     kinds = Counter(entry["kind"] for entry in entries()[len(before) :])
     assert kinds["release"] == 0
     assert (
-        kinds["repeat"] == 7
-    )  # own metrics and sums of two splits, the curve and the sums for the federated one, the sheet
+        kinds["repeat"] == 8
+    )  # own metrics and sums of two splits; the appraisal, the sums and the patients' rows; the sheet
