@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from consortium_in_memory import SITES, Consortium, MemoryCarrier, task_over
 from tests.integration.test_runs_on_images import archive, on_archive
 
 import medfed
+from medfed import api
 from medfed.cli.main import main
+from medfed.core.errors import UserError
 from medfed.report.explanation_page import PAGE, ROWS
 
 pytest.importorskip("captum")
@@ -181,3 +184,32 @@ def test_no_average_is_asked_for_unless_the_task_does(tmp_path):
     medfed.run(TABLE | {"sites": {"north": {"data": "north.csv"}}}, data=tmp_path, output=tmp_path / "run")
     assert json.loads((tmp_path / "run" / "results.json").read_text())["explanations"] is None
     assert "mean_shares" not in (tmp_path / "run" / "ledger" / "north.jsonl").read_text()
+
+
+def test_an_average_under_masks_is_that_in_the_clear(tmp_path):
+    sites = {name: {"data": f"{name}.csv"} for name in ("north", "south", "west")}
+    for seed, name in enumerate(sites):
+        frame(90, seed).to_csv(tmp_path / f"{name}.csv", index=False)
+    found = []
+    for aggregation in ("clear", "secure"):
+        task = TABLE | {"sites": sites, "evaluation": {"explanations": True}, "privacy": {"aggregation": aggregation}}
+        medfed.run(task, data=tmp_path, output=tmp_path / aggregation)
+        results = json.loads((tmp_path / aggregation / "results.json").read_text())
+        found.append((results["explanations"], results["appraisal"]["sites"]["federated"]))
+    (clear, appraised), (masked, hidden) = found
+    assert masked["rows"] == clear["rows"]
+    assert masked["features"] == pytest.approx(clear["features"], abs=1e-4)
+    assert hidden["confusion"] == appraised["confusion"] and hidden["intervals"] == appraised["intervals"]
+
+
+def test_a_deployed_site_explains_the_model_on_its_own_rows(tmp_path):
+    consortium = Consortium.make(tmp_path)
+    submission = consortium.submit(task_over(dict.fromkeys(SITES, "rows")))
+    consortium.approve(submission.proposal())
+    consortium.conductor(submission, MemoryCarrier(consortium.open_sites())).conduct()
+    site = sorted(SITES)[0]
+    page = api.explain_at_site(consortium.sites[site].path, submission.folder, rows=4, output=tmp_path / "seen")
+    assert page == tmp_path / "seen" / site / PAGE and page.stat().st_mode & 0o777 == 0o600
+    assert len(looked_up(page.parent)) == 4
+    with pytest.raises(UserError, match="the run's folder is passed on"):
+        api.explain_at_site(consortium.sites[site].path, submission.folder, output=submission.folder / "seen")

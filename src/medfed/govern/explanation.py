@@ -330,6 +330,8 @@ def _refused(proposal: Proposal, spec: TaskSpec, policy: Policy | None, cohort: 
     steps = [step for step in proposal.steps if policy.steps != "*" and step not in policy.steps]
     if steps:
         yield f"The steps {_listed(steps)} (steps)."
+    if spec.evaluation.explanations and policy.explanations == "local":
+        yield "Averages of what the model's answers rest on: they stay at this hospital (explanations)."
     if policy.limits.rounds is not None and rounds > policy.limits.rounds:
         yield f"All after round {policy.limits.rounds} of {rounds} (limits.rounds)."
     if policy.epsilon is not None and spec.privacy.record is None:

@@ -16,7 +16,7 @@ from medfed.cli import main as medfed
 from medfed.cli import site_approvals
 from medfed.core.errors import Refused
 from medfed.data import prepare
-from medfed.evaluate import evaluation
+from medfed.evaluate import appraisal, evaluation
 from medfed.govern.approvals import ApprovalStore
 from medfed.govern.chain import ledger_path
 from medfed.govern.entries import DecisionEntry, decode_entry
@@ -65,7 +65,7 @@ class Office:
         proposal = Proposal.sign(
             self.coordinator,
             task.spec,
-            (train_locally, *prepare.STEPS, *evaluation.STEPS),
+            (train_locally, *prepare.STEPS, *evaluation.STEPS, *appraisal.STEPS),
             purpose=PURPOSE,
             legal_basis="consent",
             ethics_id="EK 7",

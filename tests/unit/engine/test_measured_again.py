@@ -34,10 +34,11 @@ def hospital(seed: int) -> pandas.DataFrame:
 
 def all_that_is_asked(process: Process, state: RunState) -> list[object]:
     measured = [process.measure(state, split).rows for split in (Split.TRAIN, Split.TEST)]
-    curves = {
-        site: (curve.fpr.tolist(), curve.tpr.tolist()) for site, curve in process.curves(state, Split.TEST).items()
+    appraised = {
+        site: (one.roc.x.tolist(), one.confusion, one.intervals)
+        for site, one in process.appraise(state, Split.TEST).items()
     }
-    return [*measured, curves, {site: sheet.rows for site, sheet in process.sheets(state).items()}]
+    return [*measured, appraised, {site: sheet.rows for site, sheet in process.sheets(state).items()}]
 
 
 def test_a_final_state_that_is_asked_about_again_releases_nothing_anew(tmp_path: Path) -> None:
@@ -56,5 +57,5 @@ def test_a_final_state_that_is_asked_about_again_releases_nothing_anew(tmp_path:
     kinds = Counter(entry["kind"] for entry in entries()[len(before) :])
     assert kinds["release"] == 0
     assert (
-        kinds["repeat"] == 7
-    )  # own metrics and sums of two splits, the curve and the sums for the federated one, the sheet
+        kinds["repeat"] == 8
+    )  # own metrics and sums of two splits; the appraisal, the sums and the patients' rows; the sheet

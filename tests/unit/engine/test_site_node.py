@@ -189,10 +189,11 @@ def test_one_altered_field_of_the_policy_refuses_and_the_step_does_not_run(site:
 
 def test_every_key_of_the_policy_is_altered_above() -> None:
     rules = (*(f for f in Policy.model_fields if f != "limits"), *(f"limits.{f}" for f in Limits.model_fields))
-    assert {key for key, _ in ALTERED} == set(rules) - {"minimum_count", "cpus", "memory", "epsilon", "delta"}
+    of_the_steps = {"minimum_count", "cpus", "memory", "epsilon", "delta", "explanations"}
+    assert {key for key, _ in ALTERED} == set(rules) - of_the_steps
     assert {f"policy.{key}" for key, _ in ALTERED} == {
         r.value for r in RefusalReason if r.value.startswith("policy.")
-    } - {"policy.epsilon"}
+    } - {"policy.epsilon", "policy.explanations"}
 
 
 def test_a_reply_too_large_for_the_rest_of_the_limit_is_held_back_after_the_step(site: Site) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from medfed.algorithms.fedavg import train_locally
 from medfed.core.steps import Step
 from medfed.data import prepare
-from medfed.evaluate import evaluation
+from medfed.evaluate import appraisal, evaluation
 from medfed.govern.keys import SigningKey
 from medfed.govern.proposals import Proposal
 from medfed.spec.loading import task_of
@@ -17,7 +17,7 @@ from medfed.spec.task import TaskSpec
 COORDINATOR = SigningKey.generate()
 SITE = SigningKey.generate()
 COHORT = "c0" * 32
-STEPS: tuple[Step[Any, Any], ...] = (train_locally, *prepare.STEPS, *evaluation.STEPS)
+STEPS: tuple[Step[Any, Any], ...] = (train_locally, *prepare.STEPS, *evaluation.STEPS, *appraisal.STEPS)
 
 TASK: dict[str, Any] = {
     "name": "heart disease",
