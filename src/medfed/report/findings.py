@@ -74,9 +74,12 @@ def _movement(run: RunFolder) -> str:
         return text
     better = sum(end != start and (end < start) == lower for (_, start), (_, end) in travelled.values())
     among = len(travelled)
-    share = f"all {spelled(better)}" if better == among else f"{spelled(better)} of {spelled(among)}"
     which = "" if among == len(run.sites) else " where it can be told"
     subject = "it" if text else f"the {split} {name}"
+    if among == 1:
+        moved = "improved" if better else "did not improve"
+        return f"{text}{',' if text else ';'} and {subject} {moved} at the one hospital{which}"
+    share = f"all {spelled(better)}" if better == among else f"{spelled(better)} of {spelled(among)}"
     return f"{text}{',' if text else ';'} and {subject} improved at {share} hospitals{which}"
 
 

@@ -39,10 +39,10 @@ def interval(metric: str, measure: Measure, counts: Counts | None) -> tuple[floa
 
 
 def wilson(proportion: float, n: int) -> tuple[float, float]:
-    """The score interval of a proportion of n."""
+    """The score interval of a proportion of n; it ends exactly at 0 where none, and at 1 where all are."""
     centre = (proportion + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(proportion * (1 - proportion) / n + Z**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return centre - half if proportion > 0 else 0.0, centre + half if proportion < 1 else 1.0
 
 
 def hanley_mcneil(auc: float, counts: Counts) -> tuple[float, float]:
