@@ -9,7 +9,7 @@ from medfed.report.canvas import Stroke, stroke
 from medfed.report.cross_site import CrossTable, cross_table
 from medfed.report.figures import ForestSeries, Legend, Panels, forest, strategy_curves
 from medfed.report.findings import monitored
-from medfed.report.folder import Comparison
+from medfed.report.folder import Comparison, RunFolder
 from medfed.report.ranking import compared_metrics, compared_sites, compared_split, comparison_lede, displayed_sites
 from medfed.report.records import FEDERATED, CrossSite
 from medfed.report.sent import Sent, sent_by_strategy
@@ -22,7 +22,8 @@ class ComparePage:
     """Everything that the template of a comparison's report shows.
 
     hidden: how many hospitals have no line of their own. split: the one that strategies are compared on. left: by
-    party, then strategy. links: the runs' reports.
+    party, then strategy. links: the runs' reports. personalised: the strategies that leave hospitals something of their
+    own.
     """
 
     comparison: Comparison
@@ -35,6 +36,7 @@ class ComparePage:
     sent: Sent | None
     hidden: int
     links: dict[str, str]
+    personalised: tuple[str, ...] = ()
     cross: CrossTable | None = None
     cross_reason: str = ""
 
@@ -55,6 +57,7 @@ def compare_page(comparison: Comparison, cross: CrossSite | None = None) -> Comp
         sent=sent_by_strategy(comparison, split, metrics[0]) if split and metrics else None,
         hidden=len(sites) - len(shown),
         links={s: f"{quote(comparison.folders[s])}/report.html" for s in comparison.runs},
+        personalised=tuple(strategy_name(s) for s, run in comparison.runs.items() if _is_personalised(run)),
         cross=cross_table(cross) if cross else None,
         cross_reason=cross.not_measured if cross else "",
     )
@@ -87,6 +90,14 @@ def _curves(comparison: Comparison, looks: dict[str, Stroke]) -> Panels | None:
     metrics = by_importance([metric for history in histories.values() for metric in history.metrics])
     named = {strategy_name(strategy): look for strategy, look in looks.items()}
     return strategy_curves(histories, followed[0], metrics, named) if followed else None
+
+
+def _is_personalised(run: RunFolder) -> bool:
+    """Whether every hospital ends with layers or a model of its own, beside what is shared."""
+    if run.task is None:
+        return False
+    federation = run.task.federation
+    return federation.keeps_layers or federation.fine_tunes or federation.strategy.name == "ditto"
 
 
 def _left(comparison: Comparison, hidden: set[str]) -> dict[str, dict[str, SiteLeft]]:
