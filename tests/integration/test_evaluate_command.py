@@ -56,7 +56,7 @@ def test_rows_from_elsewhere_are_measured_as_sklearn_measures_them(place, tmp_pa
     assert measured["auc"] == pytest.approx(roc_auc_score(other["ill"], scores))
     assert measured["loss"] == pytest.approx(log_loss(other["ill"], scores))
     assert found["confusion"] == confusion_matrix(other["ill"], scores >= 0.5).tolist()
-    assert sum(point["n"] for point in found["calibration"]) == 120 and len(found["calibration"]) == 10
+    assert sum(point["n"] for point in found["calibration"]) == 120 and len(found["calibration"]) <= 10
     observed = sum(point["n"] * point["observed"] for point in found["calibration"])
     assert observed == pytest.approx(other["ill"].sum())
     page = (tmp_path / "found" / "report.html").read_text()

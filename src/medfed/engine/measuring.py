@@ -15,10 +15,12 @@ from medfed.data.raw import RawTable
 from medfed.data.table import held_out, load_table
 from medfed.engine.assembly import Assembly
 from medfed.engine.federation import Absence
+from medfed.engine.process import Process
 from medfed.engine.simulation import attached
 from medfed.engine.trained import KeptModel, TrainedModel
-from medfed.evaluate.appraisal import appraise_apart
+from medfed.evaluate.appraisal import Appraisal, appraise, appraise_apart, measure_scores
 from medfed.evaluate.evaluation import (
+    FEDERATED,
     Candidate,
     class_sums,
     evaluate,
@@ -76,12 +78,25 @@ def measure_at_sites(assembly: Assembly, model: KeptModel) -> Measured:
             offer_encoding(fed, model.encoding, process.external)
             measures |= evaluate_apart(fed, dict.fromkeys(process.external, outside), kind)
             candidates |= dict.fromkeys(process.external, outside)
-        shown = appraise_apart(fed, candidates) if kind == "classification" and not fed.totals_only else {}
+        shown = _appraised(process, candidates) if kind == "classification" else {}
         simulation.sign_heads(0)
         absences = tuple(fed.conversation.absences)
         simulation.close("complete")
+    for site in shown.keys() & measures.keys():
+        measures[site] = Measures((*measures[site].measures, *shown[site].measures.measures))
+    shown.pop(FEDERATED, None)
     curves = {site: (each.roc.x.tolist(), each.roc.y.tolist()) for site, each in shown.items() if len(each.roc.x)}
     return Measured(measures, curves, total, absences)
+
+
+def _appraised(process: Process, candidates: dict[str, Candidate]) -> dict[str, Appraisal]:
+    """The appraisals of the sites and of their total, as far as policies allow them; of held-out sites their own."""
+    fed, found = process.federation, dict[str, Appraisal]()
+    within = {site: each for site, each in candidates.items() if site not in process.external}
+    if within:
+        classes = next(iter(within.values())).classes
+        found |= appraise(fed, within, process.task, classes, own=not fed.totals_only)
+    return found | appraise_apart(fed, {site: candidates[site] for site in candidates.keys() - within.keys()})
 
 
 def measure_apart(assembly: Assembly, models: Sequence[KeptModel]) -> list[dict[str, Measures]]:
@@ -129,5 +144,6 @@ def measure_rows(model: TrainedModel, raw: RawTable, name: str) -> Measured:
     total = pictured(classification.classification_sums(predictions, classes, threshold, _BINS))
     counts = dict(zip(model.encoding.classes, map(sum, total.confusion), strict=True))
     curves = {name: total.roc} if total.roc else {}
-    measures = {name: classification.measure(predictions, classes, threshold)}
+    measured = classification.measure(predictions, classes, threshold).measures
+    measures = {name: Measures((*measured, *measure_scores(predictions).measures))}
     return Measured(measures, curves, total, (), {name: counts}, **about)

@@ -79,9 +79,14 @@ class TrainedModel:
             encoding = _encoding_of_site(folder, site)
         if site is None and task.federation.keeps_layers and (folder / "results.json").exists():  # not at a site itself
             raise UserError("each site has layers of its own here", remedy=f"add --site, one of: {_known(folder)}")
-        if site is not None and not models:
+        if site is not None and not models and _is_simulated(folder):
             with _memory_of(folder, site) as memory:
                 _make_personal(memory, task, network)
+        elif site is not None and task.federation.keeps_layers:
+            raise UserError(
+                "the layers of each site's own are not in this folder",
+                remedy="use the model that the site itself keeps, below its folder's models",
+            )
         return cls(task, encoding, network)
 
     def predict(self, raw: RawTable) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -232,6 +237,13 @@ class _Kept:
             return self.memory.newest(kind)
         except MemoryLost:
             return None
+
+
+def _is_simulated(folder: Path) -> bool:
+    """Whether what the sites kept lies in the run's folder, as that of simulated sites does."""
+    from medfed.engine.store import store_paths
+
+    return bool(store_paths(folder))
 
 
 def _make_personal(memory: _Kept, task: TaskSpec, network: Network) -> None:

@@ -8,7 +8,7 @@ rows: as if a patient's rows all said the same, so that an interval is rather to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -94,9 +94,7 @@ def own_appraisal(site: SiteContext, message: Candidate) -> Appraisal:
     threshold, patients = site.resource(TaskSpec).evaluation.threshold, _patients(table, message)
     several = ordered(found)
     appraised = Appraisal(
-        measures=Measures(
-            tuple(_measure(name, macro(BY_SCORE[name], [one.cells for one in several]), len(found)) for name in METRICS)
-        ),
+        measures=_of_scores(several, len(found)),
         intervals=by_patient(found, message.classes, threshold, patients, site.generator("bootstrap")),
     )
     if not shows_classes(site, message, policy.minimum_count):
@@ -112,6 +110,11 @@ def own_appraisal(site: SiteContext, message: Candidate) -> Appraisal:
         precision_recall=Curve(*scored.precision_recall(scored.of_histogram(*histogram))),
         calibration=_own_calibration(several[0], patients, policy.minimum_count),
     )
+
+
+def measure_scores(found: Predictions) -> Measures:
+    """:data:`METRICS` of rows that are at hand."""
+    return _of_scores(ordered(found), len(found))
 
 
 @step(releases=Release.SUM)
@@ -190,6 +193,13 @@ def _of_total(total: ClassificationSums, task: TaskSpec, worth: float | None) ->
         roc=Curve(*roc_from_histogram(*total.histogram[0])),
         precision_recall=Curve(*scored.precision_recall(cells[0])),
         calibration=_shares(cells[0], scored.reliability(cells[0])[2] > 0) if grouped else NO_CURVE,
+    )
+
+
+def _of_scores(several: Sequence[Ordered], rows: int) -> Measures:
+    """:data:`METRICS`, of several classes their mean."""
+    return Measures(
+        tuple(_measure(name, macro(BY_SCORE[name], [one.cells for one in several]), rows) for name in METRICS)
     )
 
 
