@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,9 +18,6 @@ from medfed.models.distillation import Teaching, answers, answers_to_batch, prep
 from medfed.models.network import Network
 from medfed.spec.loading import TaskFile
 from medfed.spec.task import TaskSpec
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, eq=False)

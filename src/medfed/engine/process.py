@@ -113,8 +113,8 @@ class Process:
     """A task over a federation of the hospitals, ready to run.
 
     external: sites that are held out. They are told how rows become numbers and asked for their metrics, and nothing of
-    theirs reaches the federation's. start: the weights that it begins from, if any. teacher: whose answers
-    sites learn from, if any.
+    theirs reaches the federation's. start: the weights that it begins from, if any. teacher: whose answers sites
+    learn from, if any.
     """
 
     task: TaskSpec
@@ -134,6 +134,7 @@ class Process:
         earlier = self.teacher or self.start  # the same encoding, where both are of runs
         continued = earlier.encoding(agreed) if earlier is not None else None
         initial = cache(self._initial)  # many lanes, hardly ever different inputs
+        teaching = None if self.teacher is None else cache(self.teacher.weights)
         lanes = []
         for lane in self.strategy.lanes:
             trainers = self.federation.restricted(lane.trainers)
@@ -143,9 +144,8 @@ class Process:
                 adopt_encoding(self.federation.restricted(sites), encoding)
                 if not elements.everything:
                     give_elements(self.federation.restricted(sites), elements)
-            if self.teacher is not None:
-                shape = input_shape(encoding, self.task.model)
-                give_teacher(trainers, self.teacher.weights(shape, len(encoding.classes)))
+            if teaching is not None:
+                give_teacher(trainers, teaching(input_shape(encoding, self.task.model), len(encoding.classes)))
             lanes.append(LaneState(encoding, self._algorithm(weights).initialize(trainers), elements))
         if self.measures_external:
             offer_encoding(self.federation, lanes[0].encoding, self.external)
