@@ -74,6 +74,16 @@ TASK_MEANINGS = {
     "federation.pruning.share": "[Structured pruning](../explanation/compression.md#pruned-units): the share of each "
     "layer's units, those of least norm, that is removed; the last layer keeps its own.",
     "federation.pruning.after": "The round after which this is done; those that follow fine-tune what is left.",
+    "federation.distillation.teacher.run": "[Distillation](../explanation/compression.md#distillation): the finished "
+    "run whose model teaches, a path below the task file's folder; its encoding of rows is kept. The text alone "
+    "stands for `teacher`.",
+    "federation.distillation.teacher.sha256": "The SHA-256 of its weights' file; MedFed fills it in, and checks it "
+    "where it is given.",
+    "federation.distillation.teacher.parent": "The id of that run; MedFed fills it in.",
+    "federation.distillation.teacher.model.name": "The teacher's network, with its options; MedFed fills it in.",
+    "federation.distillation.temperature": "T, by which the outputs of both are divided: higher, and the teacher's "
+    "small probabilities count for more.",
+    "federation.distillation.alpha": "α, the weight of the teacher's answers; 1 − α is that of the labels.",
     "federation.class_weights": "Weights of the loss by true class: `balanced` is n / (C · n_c) of the site's own "
     "training rows (of masks: pixels, whose cross-entropy is weighed); a list gives one weight a class, in order.",
     "federation.data_position": "`kept`: a site goes on in its shuffled rows where its last round ended. `fresh`: "

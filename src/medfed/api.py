@@ -46,8 +46,9 @@ from medfed.engine.process import Process, RoundMetrics, RunState
 from medfed.engine.run import Observer
 from medfed.engine.run import run as run_rounds
 from medfed.engine.simulation import Simulation, attached
-from medfed.engine.start import Source, resolve_start
+from medfed.engine.start import Source
 from medfed.engine.store import RunStore
+from medfed.engine.teacher import resolve_sources
 from medfed.engine.trained import TrainedModel
 from medfed.engine.wholesite import cost_in_words
 from medfed.govern.keys import SigningKey, home, load_or_create_key
@@ -109,7 +110,7 @@ def check(task: Task, *, data: FilePath | None = None, overrides: Sequence[str] 
     Raises TaskError. An extra that is not installed here, or a site's file that is not here, makes no task wrong:
     it is told beside it.
     """
-    checked, _ = resolve_start(read_task(task, overrides))
+    checked, _ = resolve_sources(read_task(task, overrides))
     missing: dict[str, UserError] = {str(error): error for error in missing_files(checked, _data_folder(checked, data))}
     for each in (checked, *strategy_tasks(checked).values()):
         try:
@@ -150,11 +151,11 @@ def build(
 
     sites: rows by site, in place of those that the task names. data: the folder that the task's paths are below.
     """
-    checked, source = resolve_start(read_task(task, overrides))
+    checked, sources = resolve_sources(read_task(task, overrides))
     hospitals = _hospitals(checked, _data_folder(checked, data), sites)
     folder = Path(tempfile.mkdtemp(prefix="medfed-"))
     try:
-        if source is not None:
+        for source in sources:
             source.keep(folder)
         assembly = assemble(checked, hospitals, folder, uuid.uuid4().hex, simulation_key())
     except BaseException:
@@ -179,11 +180,11 @@ def run(
     TaskError, DataError, RunFolderError, QuorumLost, Refused.
     """
     begun = time.monotonic()
-    checked, source = resolve_start(read_task(task, overrides))
+    checked, sources = resolve_sources(read_task(task, overrides))
     root = _data_folder(checked, data)
     hospitals = _hospitals(checked, root, sites)
     place = Path(output) if output is not None else new_output(checked)
-    folder = _new_folder(checked, root if sites is None else None, place, source)
+    folder = _new_folder(checked, root if sites is None else None, place, sources)
     try:
         return _run(checked, hospitals, folder, observer or Silent(), begun)
     except UserError:
@@ -228,7 +229,7 @@ def compare(
 
     A folder that holds some of the runs already is gone on with. ``observer`` is asked for one a strategy.
     """
-    checked, source = resolve_start(read_task(task, overrides))
+    checked, sources = resolve_sources(read_task(task, overrides))
     tasks, root = strategy_tasks(checked), _data_folder(checked, data)
     for each in tasks.values():
         check_parts(each, tuple(each.spec.sites if sites is None else sites))
@@ -246,7 +247,7 @@ def compare(
         if (place / "task.yaml").exists():
             opened = RunFolder.open(place)
         else:
-            opened = _new_folder(each, root if sites is None else None, place, source)
+            opened = _new_folder(each, root if sites is None else None, place, sources)
         if not opened.finished:
             outcomes[name] = _run(each, hospitals, opened, watcher, time.monotonic())
     compare_across_sites(checked, hospitals, folder, {name: folder / name for name in tasks}, simulation_key())
@@ -512,9 +513,9 @@ def new_output(task: TaskFile) -> Path:
     raise AssertionError("unreachable: the count has no end")
 
 
-def _new_folder(task: TaskFile, data: Path | None, path: Path, source: Source | None) -> RunFolder:
+def _new_folder(task: TaskFile, data: Path | None, path: Path, sources: tuple[Source, ...]) -> RunFolder:
     origin = Origin(uuid.uuid4().hex, str(data or ""), datetime.now(UTC).isoformat(timespec="seconds"))
-    return RunFolder.create(path, dump_task(task.spec), origin, source)
+    return RunFolder.create(path, dump_task(task.spec), origin, sources)
 
 
 def _discard(simulation: Simulation, folder: Path) -> None:

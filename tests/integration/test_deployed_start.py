@@ -40,3 +40,26 @@ def test_the_sites_get_digest_and_weights_and_no_path(tmp_path: Path, aggregatio
         np.testing.assert_array_equal(found[name], tensor)
     np.testing.assert_array_equal(found["0.weight"], first)
     assert not any(weights.name.encode() in content for _, _, content in carrier.spied)
+
+
+def test_the_sites_get_a_teacher_and_no_path(tmp_path: Path) -> None:
+    consortium, tables = Consortium.make(tmp_path), {site: f"{site}.csv" for site in SITES}
+    teacher = tmp_path / "the-big-one"
+    given = resolved(task_over(tables, "clear").spec)
+    api.run(task_of(given | {"model": {"name": "mlp", "hidden": [8]}}), data=consortium.root / "tables", output=teacher)
+
+    def taught(sites: dict[str, str]) -> TaskFile:
+        asked = resolved(task_over(sites, "secure").spec)
+        federation = asked["federation"] | {"distillation": {"teacher": {"run": str(teacher)}, "alpha": 0.9}}
+        return task_of(asked | {"model": {"name": "mlp", "hidden": [2]}, "federation": federation})
+
+    submission = consortium.submit(taught(dict.fromkeys(SITES, "rows")))
+    outcome = api.run(taught(tables), data=consortium.root / "tables", output=consortium.root / "simulated")
+    expected = load_file(outcome.folder.path / "model.safetensors")
+    consortium.approve(submission.proposal())
+    carrier = MemoryCarrier(consortium.open_sites())
+    consortium.conductor(submission, carrier).conduct()
+    found = load_file(submission.folder / "model.safetensors")
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(found[name], tensor)
+    assert not any(teacher.name.encode() in content for _, _, content in carrier.spied)

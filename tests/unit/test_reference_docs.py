@@ -33,7 +33,7 @@ def test_the_committed_page_is_what_the_generator_writes(generate: ModuleType, n
 
 def test_every_key_of_a_section_is_listed(generate: ModuleType) -> None:
     paths = {key.path for key in generate.keys_of(TaskSpec)}
-    sections = {"strategy", "schedule", "compression", "pruning", "fine_tune"}
+    sections = {"strategy", "schedule", "compression", "pruning", "distillation", "fine_tune"}
     plain = set(FederationSpec.model_fields) - sections
     assert {f"federation.{name}" for name in plain} <= paths
     assert {"federation.strategy.name", "federation.schedule.gamma", "federation.pruning.share"} <= paths

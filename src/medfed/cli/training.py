@@ -67,6 +67,12 @@ def train(
             cause="two parties begin with fresh weights, which both can see are those of the task's seed",
             remedy="leave it out; or train from these weights by medfed submit, in a consortium",
         )
+    if task.spec.federation.distillation is not None:
+        raise task.error(
+            *("federation", "distillation"),
+            cause="two parties have no earlier run in common whose model could teach",
+            remedy="leave it out; or distil by medfed run or medfed submit, in a consortium",
+        )
     if simulate:
         _simulate(task, data, output, party_config, quiet=quiet, as_json=as_json)
         return

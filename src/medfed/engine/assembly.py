@@ -9,6 +9,7 @@ from medfed.core.errors import UserError
 from medfed.data.table import merge_tables
 from medfed.engine.blocks import plan_blocks, workers_for
 from medfed.engine.compression.squeezed import require_zstd
+from medfed.engine.distilling import check_teacher
 from medfed.engine.federation import Conversation, SiteFederation, share
 from medfed.engine.hospitals import Hospitals
 from medfed.engine.host import Consortium
@@ -19,6 +20,7 @@ from medfed.engine.process import Process
 from medfed.engine.simulation import COORDINATOR, Simulation
 from medfed.engine.start import Start
 from medfed.engine.strategies import POOLED, Strategy, apart, resolve_strategy
+from medfed.engine.teacher import KeptTeacher
 from medfed.evaluate.evaluation import FEDERATED
 from medfed.govern.keys import SigningKey
 from medfed.govern.ledger import LedgerFolder
@@ -58,6 +60,7 @@ def check_parts(task: TaskFile, sites: tuple[str, ...]) -> Strategy:
         raise task.error("model", cause=error.cause, remedy=error.remedy) from error
     _check_device(task)
     check_partial(task)
+    check_teacher(task)
     check_private(task)
     if spec.federation.compression.zstd:
         require_zstd()
@@ -148,5 +151,5 @@ def assemble(
         sums_of(spec, len(names), consortium.public_identities),
         spec.privacy.totals_only,
     )
-    begins = start or Start.of(folder, spec)
-    return Assembly(Process(spec, strategy, federation, consortium.networks, external, begins), simulation)
+    begins, teacher = start or Start.of(folder, spec), KeptTeacher.of(folder, spec)
+    return Assembly(Process(spec, strategy, federation, consortium.networks, external, begins, teacher), simulation)

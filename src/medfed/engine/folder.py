@@ -8,7 +8,7 @@ kill leaves behind the last checkpoint is cut off when the run is resumed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -47,7 +47,7 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, task: str, origin: Origin, source: Source | None = None) -> RunFolder:
+    def create(cls, path: Path, task: str, origin: Origin, sources: Iterable[Source] = ()) -> RunFolder:
         """A new folder with the resolved task, and what the run begins from.
 
         Raises RunFolderError where another run is in it already.
@@ -65,7 +65,7 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"the folder cannot be made ({error.strerror})", where=str(path)) from error
         folder = cls(path)
-        if source is not None:
+        for source in sources:
             source.keep(path)
         folder.write_json("origin.json", asdict(origin))
         write_atomically(path / "task.yaml", task)

@@ -133,6 +133,7 @@ class Results:
     seed: int
     parameters: int
     start: dict[str, str | None] | None
+    teacher: dict[str, str | None] | None
     updates: SentUpdates
     simulation: bool
     policies: dict[str, str]
@@ -193,6 +194,7 @@ def write_outcome(
         seed=spec.seed,
         parameters=len(next(iter(process.weights(state).values()))),
         start=start_fields(spec),
+        teacher=teacher_fields(spec),
         updates=sent_updates(process, state),
         simulation=simulation.simulated,
         policies=simulation.policies,
@@ -255,6 +257,19 @@ def start_fields(task: TaskSpec) -> dict[str, str | None] | None:
     """What a run began from: the SHA-256 of the weights' file, the earlier run whose they are, and the last layer."""
     told = task.model.pretrained
     return None if told is None else {"sha256": told.sha256, "run": told.parent, "head": told.head}
+
+
+def teacher_fields(task: TaskSpec) -> dict[str, str | None] | None:
+    """Whose answers a run learnt from: the SHA-256 of the weights' file, the run whose they are, and its model."""
+    told = task.federation.distillation
+    if told is None:
+        return None
+    teacher = told.teacher
+    return {
+        "sha256": teacher.sha256,
+        "run": teacher.parent,
+        "model": None if teacher.model is None else teacher.model.name,
+    }
 
 
 def sent_updates(process: Process, state: RunState) -> SentUpdates:

@@ -21,12 +21,14 @@ from medfed.core.protocols import Algorithm
 from medfed.data.encoding import Encoding
 from medfed.data.prepare import adopt_encoding, agreed_columns, describe_sites, fit_encoding, offer_encoding
 from medfed.data.quality import DataSheet
+from medfed.engine.distilling import give_teacher
 from medfed.engine.federation import Absence, SiteFederation
 from medfed.engine.finetuning import Finished, fine_tune
 from medfed.engine.partial import give_elements
 from medfed.engine.start import Start
 from medfed.engine.stopping import Progress, stop_reason
 from medfed.engine.strategies import Lane, Strategy
+from medfed.engine.teacher import KeptTeacher
 from medfed.evaluate.appraisal import Appraisal, appraise, appraise_apart
 from medfed.evaluate.evaluation import FEDERATED, Candidate, evaluate, evaluate_apart, own_metrics
 from medfed.evaluate.explanation import Average, average
@@ -111,7 +113,8 @@ class Process:
     """A task over a federation of the hospitals, ready to run.
 
     external: sites that are held out. They are told how rows become numbers and asked for their metrics, and nothing of
-    theirs reaches the federation's. start: the weights that it begins from, if any.
+    theirs reaches the federation's. start: the weights that it begins from, if any. teacher: whose answers sites
+    learn from, if any.
     """
 
     task: TaskSpec
@@ -120,6 +123,7 @@ class Process:
     networks: NetworkCache
     external: tuple[str, ...] = ()
     start: Start | None = None
+    teacher: KeptTeacher | None = None
 
     def initialize(self) -> RunState:
         """Prepare the sites' data and give every lane its initial model. The state before the first round."""
@@ -127,8 +131,10 @@ class Process:
         data = self.task.data
         agreed = agreed_columns(self.federation, data, self.task.task_type)
         check_classes(len(agreed.classes), self.task)
-        continued = self.start.encoding(agreed) if self.start is not None else None
+        earlier = self.teacher or self.start  # the same encoding, where both are of runs
+        continued = earlier.encoding(agreed) if earlier is not None else None
         initial = cache(self._initial)  # many lanes, hardly ever different inputs
+        teaching = None if self.teacher is None else cache(self.teacher.weights)
         lanes = []
         for lane in self.strategy.lanes:
             trainers = self.federation.restricted(lane.trainers)
@@ -138,6 +144,8 @@ class Process:
                 adopt_encoding(self.federation.restricted(sites), encoding)
                 if not elements.everything:
                     give_elements(self.federation.restricted(sites), elements)
+            if teaching is not None:
+                give_teacher(trainers, teaching(input_shape(encoding, self.task.model), len(encoding.classes)))
             lanes.append(LaneState(encoding, self._algorithm(weights).initialize(trainers), elements))
         if self.measures_external:
             offer_encoding(self.federation, lanes[0].encoding, self.external)

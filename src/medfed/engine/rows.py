@@ -7,6 +7,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medfed.core.errors import DataError
 from medfed.core.examples import Examples, Predictions, Split
 from medfed.core.messages import Vector
@@ -28,6 +31,7 @@ class SiteRows:
     _encoding: Encoding | None = None
     _examples: dict[Split, Examples] = field(default_factory=dict)
     _predictions: dict[Split, tuple[bytes, Predictions]] = field(default_factory=dict)
+    _taught: tuple[bytes, NDArray[np.float32]] | None = None
 
     def encoded(self, encoding: Encoding, split: Split) -> bool:
         """Whether :meth:`examples` has nothing to encode."""
@@ -39,6 +43,7 @@ class SiteRows:
             self._encoding = encoding
             self._examples.clear()
             self._predictions.clear()
+            self._taught = None
         if split not in self._examples:
             self._examples[split] = encode(self.table, encoding, split)
         return self._examples[split]
@@ -51,6 +56,14 @@ class SiteRows:
     def keep_predictions(self, weights: bytes, split: Split, predictions: Predictions) -> None:
         """Keep predictions for the next question about the same weights."""
         self._predictions[split] = (weights, predictions)
+
+    def taught(self, teacher: bytes) -> NDArray[np.float32] | None:
+        """What the teacher of this digest said of the training rows, shape (n, k), if it was asked."""
+        return self._taught[1] if self._taught is not None and self._taught[0] == teacher else None
+
+    def keep_taught(self, teacher: bytes, answers: NDArray[np.float32]) -> None:
+        """Keep what a teacher said of the training rows for as long as the encoding stays the same."""
+        self._taught = teacher, answers
 
 
 def weights_digest(weights: Vector, *sites: str) -> bytes:

@@ -19,6 +19,7 @@ from medfed.data.encoding import Encoding
 from medfed.data.images.transforms import augmentation
 from medfed.data.table import SiteTable
 from medfed.engine.compression.compressed import Residual, compressed
+from medfed.engine.distilling import TeacherWeights, teaching
 from medfed.engine.labels import kept_of
 from medfed.engine.personal import (
     LocalElements,
@@ -190,6 +191,9 @@ class SiteSession:
                 augment=augmentation(
                     task.data.images,
                     self.generator("augment") if private is None else np.random.default_rng(randbits(128)),
+                ),
+                teacher=teaching(
+                    task, self.recall(TeacherWeights), self.node.rows(), member.examples, self.classes, network
                 ),
             )
 

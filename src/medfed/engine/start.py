@@ -28,14 +28,18 @@ _WEIGHTS, _ENCODING = "model.safetensors", "encoding.bin"
 
 @dataclass(frozen=True)
 class Source:
-    """The content of a weights file, and that of the encoding of an earlier run's rows, if it is a run's."""
+    """The content of a weights file, and that of the encoding of an earlier run's rows, if it is a run's.
+
+    kept: the name of its copy in a run's folder.
+    """
 
     weights: bytes
     encoding: bytes | None = None
+    kept: str = "start"
 
     def keep(self, folder: Path) -> None:
         """Copy it into a run's folder."""
-        place = folder / "start"
+        place = folder / self.kept
         place.mkdir(parents=True, exist_ok=True)
         write_atomically(place / _WEIGHTS, self.weights)
         if self.encoding is not None:
@@ -58,10 +62,7 @@ class Start:
         """Give the network its first weights. Raises UserError where they do not fit, RunFolderError."""
         from medfed.models.pretrained import load_pretrained
 
-        content = _read(self.place / _WEIGHTS)
-        if hashlib.sha256(content).hexdigest() != self.told.sha256:
-            raise RunFolderError("the pretrained weights in the run's folder were changed", where=str(self.place))
-        load_pretrained(network, content, self.told)
+        load_pretrained(network, kept_weights(self.place, self.told.sha256), self.told)
 
     def encoding(self, agreed: Encoding) -> Encoding | None:
         """The earlier run's encoding, under which its weights mean what they do; None where they are of no run.
@@ -70,11 +71,23 @@ class Start:
         """
         if self.told.parent is None:
             return None
-        try:
-            earlier = decode(_read(self.place / _ENCODING), Encoding)
-        except CodecError as error:
-            raise RunFolderError("the earlier run's encoding is damaged", where=str(self.place)) from error
-        return continued(earlier, agreed, new_classes=self.told.head == "new")
+        return continued(kept_encoding(self.place), agreed, new_classes=self.told.head == "new")
+
+
+def kept_weights(place: Path, sha256: str | None) -> bytes:
+    """A run folder's copy of a weights file. Raises RunFolderError where it is another than that of the digest."""
+    content = _read(place / _WEIGHTS)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise RunFolderError("the weights in the run's folder were changed", where=str(place))
+    return content
+
+
+def kept_encoding(place: Path) -> Encoding:
+    """A run folder's copy of an earlier run's encoding. Raises RunFolderError where it is damaged."""
+    try:
+        return decode(_read(place / _ENCODING), Encoding)
+    except CodecError as error:
+        raise RunFolderError("the earlier run's encoding is damaged", where=str(place)) from error
 
 
 def resolve_start(task: TaskFile) -> tuple[TaskFile, Source | None]:
@@ -124,7 +137,26 @@ def _checked(told: Pretrained, content: bytes, path: Path) -> str:
 
 
 def _of_run(told: Pretrained, task: TaskFile) -> tuple[Source, Pretrained]:
-    folder = _below(task, str(told.run))
+    earlier = finished_run(str(told.run), task)
+    digest = _checked(told, earlier.source.weights, Path(str(told.run)))
+    return earlier.source, told.model_copy(update={"run": None, "parent": earlier.run, "sha256": digest})
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """An earlier run of rows that are prepared alike: its id, its task, and its model."""
+
+    run: str
+    task: TaskSpec
+    source: Source
+
+
+def finished_run(path: str, task: TaskFile) -> FinishedRun:
+    """The finished run in a folder, a path below that of the task's file.
+
+    Raises UserError where there is none, it left no one model, or its rows were prepared otherwise than the task's.
+    """
+    folder = _below(task, path)
     if (folder / "models").is_dir():
         raise UserError("in that run each site has a model of its own", where=str(folder), remedy="name another run")
     try:
@@ -133,10 +165,9 @@ def _of_run(told: Pretrained, task: TaskFile) -> tuple[Source, Pretrained]:
         raise UserError(
             "there is no finished run", where=str(folder), remedy=f"finish it first: medfed run --resume {folder}"
         ) from error
-    _check_preparation(load_task(folder / "task.yaml").spec, task.spec)
-    content = _read(folder / _WEIGHTS)
-    found = {"run": None, "parent": run, "sha256": _checked(told, content, folder / _WEIGHTS)}
-    return Source(content, _read(folder / _ENCODING)), told.model_copy(update=found)
+    earlier = load_task(folder / "task.yaml").spec
+    _check_preparation(earlier, task.spec)
+    return FinishedRun(run, earlier, Source(_read(folder / _WEIGHTS), _read(folder / _ENCODING)))
 
 
 def _check_preparation(earlier: TaskSpec, task: TaskSpec) -> None:

@@ -18,7 +18,7 @@ from medfed.core.messages import Message, Vector
 from medfed.core.protocols import Algorithm
 from medfed.core.steps import Release, Step
 from medfed.data import prepare
-from medfed.engine import adaptive, finetuning, partial
+from medfed.engine import adaptive, distilling, finetuning, partial
 from medfed.engine.adaptive import AdaptivelyClipped
 from medfed.engine.federation import share
 from medfed.engine.personalchecks import check_personal
@@ -140,6 +140,7 @@ def _further_steps(task: TaskSpec) -> tuple[Step[Any, Any], ...]:
         (adaptive.STEPS, site is not None and site.adaptive is not None),
         (finetuning.STEPS, task.federation.fine_tunes),
         (partial.STEPS, bool(task.model.freeze) or task.federation.pruning is not None),
+        (distilling.STEPS, task.federation.distillation is not None),
         (explanation.STEPS, task.evaluation.explanations),
     )
     return tuple(step for steps, needed in wanted if needed for step in steps)

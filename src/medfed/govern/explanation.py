@@ -73,6 +73,9 @@ STEPS: dict[str, Words] = {
     "partial.set_elements": Words(
         "that this hospital was told which part of the model is trained", "once, and once more where units are pruned"
     ),
+    "distilling.set_teacher": Words(
+        "that this hospital was given an earlier model, whose answers for its own training rows it learns from", _ONCE
+    ),
     "prepare.moments": Words(
         "for each column, over the training rows: how many have a value, the sum of these values, and how many rows "
         "have each category, however few they are",
@@ -212,6 +215,12 @@ def _training(spec: TaskSpec) -> Iterator[str]:
         else f"{_many(federation.local_epochs or 1, 'pass', 'passes')} over its training rows"
     )
     yield f"In each round every hospital trains at home: {local}; then the coordinator forms the hospitals' average."
+    if (distillation := federation.distillation) is not None:
+        teacher = distillation.teacher
+        yield (
+            f"It learns from the answers of an earlier model too: that of run {_quoted(teacher.parent or '')}, whose "
+            f"weights have the SHA-256 {teacher.sha256}. Every hospital is given it, and asks it at home."
+        )
 
 
 def _leaving(proposal: Proposal, spec: TaskSpec, policy: Policy | None) -> Iterator[Passage]:

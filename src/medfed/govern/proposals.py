@@ -137,8 +137,12 @@ def check_proposal(proposal: Proposal, coordinator: VerifyKey) -> None:
         raise refusal(cause, "use the same version of MedFed at both ends") from error
     if task_digest(spec) != proposal.digest or dump_task(spec) != proposal.task:
         raise refusal("the proposal's digest is not that of its task", "submit the task anew")
-    start = spec.model.pretrained
-    if start is not None and (start.path is not None or start.run is not None):
+    start, distillation = spec.model.pretrained, spec.federation.distillation
+    paths = (
+        *((start.path, start.run) if start is not None else ()),
+        *((distillation.teacher.run,) if distillation is not None else ()),
+    )
+    if any(path is not None for path in paths):
         raise refusal(
             "the task names weights by a path, and a site opens no file for a coordinator",
             "submit it by medfed submit, which keeps the file and names its digest",

@@ -10,7 +10,7 @@ from medfed.core.errors import UserError
 from medfed.core.registry import Registry
 from medfed.models.device import Device, resolve_device
 from medfed.models.network import Network
-from medfed.spec.task import ModelSpec
+from medfed.spec.task import ModelSpec, Plugin
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ _USUAL_TASKS = ("classification", "regression")
 """Of a model that does not say what it does."""
 
 
-def check_options(spec: ModelSpec, task_type: str) -> None:
+def check_options(spec: Plugin, task_type: str) -> None:
     """Raise UserError where the model does not do this type of task, or does not take an option it is given."""
     factory = MODELS.get(spec.name)
     tasks = getattr(inspect.getmodule(factory), "TASKS", _USUAL_TASKS)
@@ -44,7 +44,7 @@ def check_options(spec: ModelSpec, task_type: str) -> None:
 
 
 def build_network(
-    spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, seed: int, weights: Vector | None = None
+    spec: Plugin, input_shape: tuple[int, ...], outputs: int, seed: int, weights: Vector | None = None
 ) -> Network:
     """The task's network with its library's default initialisation under ``torch.manual_seed(seed)``, or over weights.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,14 @@ _EVALUATION_ROWS, _EVALUATION_ELEMENTS = 4096, 2**20
 
 _CONVOLVED_ELEMENTS = 2**16
 """The same for convolutions, which make dozens of numbers of each, and gain nothing from larger batches."""
+
+
+class Teacher(Protocol):
+    """What says more of a batch than its labels."""
+
+    def beside(self, loss: Loss, batch: NDArray[np.int64], inputs: torch.Tensor) -> Loss:
+        """The loss of a batch: rows' indices, shape (n,), and their inputs (n, …)."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,13 +83,15 @@ def train(
     transform: GradientTransform | None = None,
     private: PrivateGradients | None = None,
     augment: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
+    teacher: Teacher | None = None,
 ) -> Session:
     """Train from the network's present weights for the task's local epochs or updates.
 
     Each update: the batch's mean gradient, ``transform``, clipping to ``clip_norm``, then the optimizer's step. Under
     ``precision: bfloat16`` the forward pass is computed in it, and all else in float32. ``private`` draws the batches
     and forms their gradients instead, from the rows' own losses; what follows is then post-processing. ``augment``
-    varies each batch's inputs, row by row, and moves masks with them.
+    varies each batch's inputs, row by row, and moves masks with them. ``teacher`` adds to the loss what it says of each
+    batch, which is not computed in pieces then.
     Raises DataError where there are no rows, or the weights are no longer finite.
     """
     import torch
@@ -107,8 +117,9 @@ def train(
             inputs, truth = inputs.to(network.device), truth.to(network.device)
             if private is None:
                 network.clear_gradient()
+                measured = loss if teacher is None else teacher.beside(loss, batch, inputs)
                 for some, labels, share in pieces(inputs, truth, federation.accumulate, weights):
-                    loss(forward(some), labels).backward(share)  # type: ignore[no-untyped-call]
+                    measured(forward(some), labels).backward(share)  # type: ignore[no-untyped-call]
                 network.collect()
             else:
                 private.write(network.gradient, network.laid_out(inputs), truth)

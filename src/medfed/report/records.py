@@ -152,6 +152,14 @@ class Start(Record):
     head: str = "kept"
 
 
+class Teacher(Record):
+    """Whose answers a run learnt from: the SHA-256 of the weights' file, the run whose they are, its model's name."""
+
+    sha256: str
+    run: str
+    model: str
+
+
 class SentUpdates(Record):
     """The steps by which sites send what they trained, how many of the network's numbers that are, and the bytes that
     an update takes where all are sent as float32."""
@@ -176,6 +184,7 @@ class Results(Record):
     seed: int
     parameters: int | None = None
     start: Start | None = None
+    teacher: Teacher | None = None
     updates: SentUpdates | None = None
     simulation: bool
     policies: dict[str, str] = {}

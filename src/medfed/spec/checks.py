@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from medfed.spec.comparison import MODEL, federation_for, model_for
+from medfed.spec.distilling import check_distillation
 from medfed.spec.document import Keys
 from medfed.spec.images import Flip, Normalise, Scale, Zoom
 from medfed.spec.problems import Problem, explain
@@ -72,6 +73,7 @@ def check_task(spec: TaskSpec) -> Iterator[Problem]:
             )
     yield from _comparison(spec)
     yield from check_privacy(spec)
+    yield from check_distillation(spec)
     if spec.task_type == "segmentation":
         yield from check_segmentation(spec)
 
@@ -367,6 +369,12 @@ def _comparison(spec: TaskSpec) -> Iterator[Problem]:
             for problem in explain(error, FederationSpec, overrides):
                 yield Problem((*at, name, *problem.keys), problem.cause, problem.remedy)
         else:
+            if overrides.get("distillation") is not None:
+                yield Problem(
+                    (*at, name, "distillation"),
+                    "all strategies that are compared have the task's teacher, or none",
+                    "write `distillation: null` here to go without, and the teacher below `federation`",
+                )
             yield from _lengths(federation, (*at, name))
             yield from _attendance(federation, (*at, name), len(spec.sites))
             if spec.privacy.record is not None and overrides:

@@ -98,6 +98,28 @@ class Pruning(Section):
     after: Annotated[int, Field(ge=1)]
 
 
+class Teacher(Section):
+    """The finished run whose model teaches, as ``run`` in a task at home.
+
+    A task on its way to sites names no path: ``sha256`` is the digest of the weights' file, ``parent`` the run's id,
+    and ``model`` the network that the weights are of, all of which whoever starts the run fills in.
+    """
+
+    run: str | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    parent: str | None = None
+    model: Annotated[Plugin, BeforeValidator(named)] | None = None
+
+
+class Distillation(Section):
+    """The task's model learns from a teacher's answers too (Hinton, Vinyals, Dean 2015): at every site the loss is
+    α·T²·KL(softmax(teacher/T) ‖ softmax(model/T)) + (1 − α)·cross-entropy, where T is ``temperature``."""
+
+    teacher: Annotated[Teacher, BeforeValidator(lambda v: {"run": v} if isinstance(v, str) else v)]
+    temperature: Positive = 2.0
+    alpha: Fraction = 0.5
+
+
 BASELINES = ("local", "pooled")
 """The strategies to compare with: every site alone, and all rows in one place (in simulation only)."""
 
@@ -125,6 +147,7 @@ class FederationSpec(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     compression: Annotated[Compression, BeforeValidator(named)] = Compression()
     pruning: Pruning | None = None
+    distillation: Distillation | None = None
     class_weights: Literal["none", "balanced"] | tuple[Positive, ...] = "none"
     data_position: Literal["kept", "fresh"] = "kept"
     optimizer_state: Literal["kept", "fresh"] | None = None

@@ -12,7 +12,7 @@ from proposed_tasks import STEPS, TASK, proposed, resigned, spec_of
 from medfed.algorithms import ALGORITHMS
 from medfed.core.steps import Release
 from medfed.data import prepare
-from medfed.engine import adaptive, finetuning, partial
+from medfed.engine import adaptive, distilling, finetuning, partial
 from medfed.evaluate import appraisal, evaluation
 from medfed.evaluate import explanation as averages
 from medfed.govern import explanation
@@ -51,7 +51,7 @@ def refused(proposal: Proposal, policy: Policy, rows: Rows | None = None) -> str
 
 def test_every_step_that_ships_is_described() -> None:
     shipped = {step.name for name in ALGORITHMS.names() for step in ALGORITHMS.get(name).STEPS}
-    sometimes = (*adaptive.STEPS, *finetuning.STEPS, *partial.STEPS, *averages.STEPS)
+    sometimes = (*adaptive.STEPS, *distilling.STEPS, *finetuning.STEPS, *partial.STEPS, *averages.STEPS)
     shipped |= {step.name for step in (*prepare.STEPS, *evaluation.STEPS, *appraisal.STEPS, *sometimes)}
     assert set(explanation.STEPS) == shipped
 

@@ -95,6 +95,12 @@ def open_subject(path: Path, sites: Mapping[str, SiteInput] | None, data: Path |
             where=str(path),
             remedy="audit a run of the same task without model.freeze and pruning, whose updates say more",
         )
+    if task.spec.federation.distillation is not None:
+        raise UserError(
+            "this run learnt from a teacher, and the attacks read updates by labels alone",
+            where=str(path),
+            remedy="audit a run of the same task without distillation",
+        )
     if task.spec.task_type == "segmentation":
         raise UserError(
             "no attack here is one on masks", where=str(path), remedy="audit a run of classification or regression"

@@ -28,6 +28,7 @@ from medfed.engine.run import run as run_rounds
 from medfed.engine.simulation import COORDINATOR, Simulation, attached
 from medfed.engine.start import Start
 from medfed.engine.strategies import apart, resolve_strategy
+from medfed.engine.teacher import KeptTeacher
 from medfed.govern.approvals import Status
 from medfed.govern.entries import OpenedEntry
 from medfed.govern.ledger import LedgerFolder
@@ -191,7 +192,8 @@ class Conductor:
                 spec.privacy.totals_only,
             )
             networks, start = NetworkCache(spec.model, spec.seed), Start.of(run_folder.path, spec)
-            process = Process(spec, strategy, federation, networks, external, start)
+            teacher = KeptTeacher.of(run_folder.path, spec)
+            process = Process(spec, strategy, federation, networks, external, start, teacher)
             policies = dict.fromkeys(members, "its own")
             simulation = Simulation(run, parties, ledger, ledgers, policies, timings, simulated=False)
             undo.enter_context(attached(simulation))

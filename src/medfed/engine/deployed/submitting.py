@@ -12,7 +12,7 @@ from medfed.engine.assembly import check_parts
 from medfed.engine.deployed.folders import CoordinatorFolder
 from medfed.engine.deployed.submission import Submission, Wish
 from medfed.engine.folder import Origin, RunFolder
-from medfed.engine.start import resolve_start
+from medfed.engine.teacher import resolve_sources
 from medfed.govern.proposals import Proposal
 from medfed.spec.canonical import dump_task
 from medfed.spec.consortium import load_consortium
@@ -47,7 +47,7 @@ def submit_task(
             f"a steward decides on what a proposal says, and it does not say: {', '.join(missing)}",
             remedy=f"add {' … '.join(f'--{name}' for name in missing)} …",
         )
-    task, source = resolve_start(task)
+    task, sources = resolve_sources(task)
     strategy = check_parts(task, sites)
     proposal = Proposal.sign(
         folder.key(),
@@ -60,7 +60,7 @@ def submit_task(
     )
     run = uuid.uuid4().hex
     origin = Origin(run, "", datetime.now(UTC).isoformat(timespec="seconds"))
-    RunFolder.create(folder.runs / run, dump_task(task.spec), origin, source)
+    RunFolder.create(folder.runs / run, dump_task(task.spec), origin, sources)
     submission = Submission(folder.runs / run)
     submission.begin(proposal, wish)
     return submission, 0

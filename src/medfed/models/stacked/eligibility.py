@@ -31,12 +31,14 @@ def can_stack(network: Network, task: TaskSpec, input_shape: tuple[int, ...]) ->
 
     Decided by the model and the task alone, never by the sites' data or the machine. No convolutions, which stacking
     slows down; no running statistics or counters (batch normalisation) and no random layers (dropout); float32; an
-    optimizer that starts anew every round; no augmentation; no masks; no frozen, pruned or local layers; and no
-    differential privacy in training. What is left is tried out: a stack of two sites of made-up rows, one padded, must
-    make the step that each makes alone.
+    optimizer that starts anew every round; no augmentation; no masks; no frozen, pruned or local layers; no teacher;
+    and no differential privacy in training. What is left is tried out: a stack of two sites of made-up rows, one
+    padded, must make the step that each makes alone.
     """
     federation = task.federation
     if federation.keeps_layers or task.model.freeze or federation.pruning is not None:
+        return False
+    if federation.distillation is not None:
         return False
     if not can_stack_privately(task.privacy) or task.data.images.augment or task.task_type == "segmentation":
         return False
