@@ -102,10 +102,10 @@ def _mask_pixels(path: str) -> NDArray[np.float32]:
 
     with _photograph(path) as image:
         if image.format != "PNG":
-            raise Unreadable("a mask in a format that changes its numbers; write it as PNG")
+            raise Unreadable(reasons.MASK_FORMAT)
         turned = ImageOps.exif_transpose(image)
         if turned.mode not in ("1", "L", "P", "I") and not turned.mode.startswith("I;16"):
-            raise Unreadable("a mask of colours; write one number a pixel (grey, or a palette)")
+            raise Unreadable(reasons.MASK_OF_COLOURS)
         return np.asarray(turned).astype(np.float32)[None]
 
 

@@ -33,6 +33,8 @@ NO_MEMORY: Final = "needs more memory than one image may take"
 NESTED: Final = "nested too deeply"
 DAMAGED: Final = "damaged"
 UNKNOWN_SYNTAX: Final = "an unknown transfer syntax"
+MASK_FORMAT: Final = "a mask in a format that changes its numbers; write it as PNG"
+MASK_OF_COLOURS: Final = "a mask of colours; write one number a pixel (grey, or a palette)"
 FATAL: Final = "damaged: decoding it failed altogether"
 
 _FIXED = frozenset({TOO_LARGE, WITHOUT_PIXELS} | {said for name, said in globals().items() if name.isupper()})
