@@ -8,7 +8,7 @@ DIR holds ``pneumoniamnist.npz``: 5,856 chest X-rays of children (MedMNIST v2, Y
 sites by Dirichlet(0.5) on the label. The small CNN trains as pooled rows, as a federation and at each site alone.
 
 - ``auc/pooled``, ``auc/fedavg``: on the official test images, the mean over the seeds. ``auc/local_mean``: each site's
-  own model on the same images, weighted by training rows. ``auc/fedavg-pooled`` has the paired 95 % interval: both
+  own model on the same images, weighted by training rows. ``auc/pooled-fedavg`` has the paired 95 % interval: both
   models score the same images, which are drawn anew within each class.
 - ``auc/dirichlet_0.1/STRATEGY``: where sites have hardly a class in common; each hospital's test images under the model
   that it would use, with the 95 % interval of the run's own report.

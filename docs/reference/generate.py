@@ -214,7 +214,8 @@ TASK_MEANINGS = {
     "privacy.release.loss_bound": "To which each row's logarithmic loss is cut before it is summed.",
     "privacy.release.outcome": "Regression: the range to which outcomes and predictions are cut before they are "
     "summed.",
-    "engine.name": "What carries requests to sites. In this version only the simulation on one machine.",
+    "engine.name": "What carries requests to sites. In a task file the simulation alone; `medfed submit` and `medfed "
+    "train` carry them between machines.",
     "engine.workers": "Processes that the simulated sites are spread over; `auto`: one a core, as far as there is work "
     "for them. Any number gives the same bits.",
     "engine.batched": "`auto`: small sites are trained together where model and task allow it, which agrees with `off` "

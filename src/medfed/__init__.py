@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from medfed.version import __version__
 
 if TYPE_CHECKING:
-    from medfed.api import audit, build, check, compare, evaluate, export, predict, resume, run
+    from medfed.api import audit, build, check, compare, explain, export, predict, resume, run
 
-__all__ = ["__version__", "audit", "build", "check", "compare", "evaluate", "export", "predict", "resume", "run"]
+__all__ = ["__version__", "audit", "build", "check", "compare", "explain", "export", "predict", "resume", "run"]
 
 
 def __getattr__(name: str) -> Any:

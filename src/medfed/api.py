@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import re
 import shutil
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 
     from medfed.attacks.results import Attack, Audit
     from medfed.engine.audit.audit import Effort, Progress
+    from medfed.engine.deployed.folders import SiteFolder
     from medfed.engine.exporting.onnx import Exported
     from medfed.evaluate.explained import Method
 
@@ -126,7 +128,8 @@ def _costs(checked: TaskFile, missing: dict[str, UserError]) -> tuple[str, ...]:
     if not checked.spec.sites:
         return ()
     try:
-        return tuple(cost_in_words(checked.spec, len(checked.spec.sites), None))
+        trainers = checked.spec.sites.keys() - {*checked.spec.evaluation.holdout}
+        return tuple(cost_in_words(checked.spec, len(trainers), None))
     except MissingExtra as extra:
         missing[str(extra)] = extra
         return ()
@@ -285,7 +288,7 @@ def predict(
         if masks is not None:
             from medfed.engine.maskfiles import write_masks
 
-            lacking = write_masks(model, Path(run_folder), scored, Path(masks))
+            lacking = write_masks(model, scored, Path(masks))
             scored = tuple(replace(each, reason=each.reason or lacking.get(each.name, "")) for each in scored)
         return pandas.DataFrame(score_table(model, scored))
     task = TaskFile(model.task, load_task(Path(run_folder) / "task.yaml").document)
@@ -370,9 +373,10 @@ def audit(
     """
     from medfed.attacks.results import Attack
     from medfed.engine.audit.audit import Effort, audit_run
-    from medfed.engine.audit.subject import open_subject
+    from medfed.engine.audit.subject import check_attackable, open_subject
     from medfed.report.audit_page import write_audit
 
+    check_attackable(Path(run_folder))
     subject = open_subject(Path(run_folder), sites, Path(data) if data is not None else None)
     check_parts(subject.task, tuple(subject.tables))
     wanted = tuple(Attack) if attacks is None else attacks
@@ -418,7 +422,8 @@ def explain(
     pages = []
     for name in known if site is None else [site]:
         model = TrainedModel.load(Path(run_folder), name)
-        found = explain_site(model, subject.hospitals.rows.get(name).table, split, rows, methods)
+        part = Split.EXTERNAL if name in subject.spec.evaluation.holdout else split
+        found = explain_site(model, subject.hospitals.rows.get(name).table, part, rows, methods)
         pages.append(write_explanation(found, place / name))
     return tuple(pages)
 
@@ -446,9 +451,18 @@ def explain_at_site(
     require_captum()
     place = place_outside(Path(run_folder), None if output is None else Path(output))
     folder = SiteFolder.open(Path(site_folder))
-    model = TrainedModel.load(Path(run_folder), folder.site)
+    model = TrainedModel.load(_kept_at(folder, Path(run_folder)), folder.site)
     table = table_of(folder, load_site(folder.settings), load_task(Path(run_folder) / "task.yaml"))
     return write_explanation(explain_site(model, table, split, rows, methods), place / folder.site)
+
+
+def _kept_at(folder: SiteFolder, run_folder: Path) -> Path:
+    """Where the site keeps the model of a run, with what is its own of it; else the coordinator's copy."""
+    try:
+        kept = folder.models(str(json.loads((run_folder / "results.json").read_text())["run"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return run_folder
+    return kept if (kept / "model.safetensors").exists() else run_folder
 
 
 def _unseen(attack: Attack, done: int, of: int) -> None:

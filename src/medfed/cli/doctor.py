@@ -8,6 +8,12 @@ import typer
 
 from medfed.cli.options import Json, print_json
 
+_IMAGING = (
+    *("monai", "pydicom", "gdcm", "openjpeg", "rle", "nibabel", "PIL"),
+    *("captum", "highdicom", "dicomanonymizer", "jpeg_ls"),
+)
+"""What the extra brings, by what is imported of it."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -50,7 +56,7 @@ def examine() -> list[Finding]:
     found = environment()
     findings = [Finding("python", sys.version_info >= (3, 11), f"{found['python']} (3.11 or newer)")]
     findings += [Finding(name, True, version) for name, version in found["packages"].items()]
-    whole = all(map(find_spec, ("monai", "pydicom", "gdcm", "openjpeg", "rle", "nibabel")))
+    whole = all(map(find_spec, _IMAGING))
     imaging = "installed" if whole else "not installed (needed for images only)"
     findings.append(Finding("extra imaging", True, imaging))
     findings.append(Finding("measurement", True, measured()))

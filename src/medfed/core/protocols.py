@@ -86,6 +86,10 @@ class SiteContext(Protocol):
         """Score one split by the model of these weights."""
         ...
 
+    def model(self, weights: Vector, split: Split) -> Any:
+        """The network that :meth:`predict` scores a split by: of these weights, and of what the site has for itself."""
+        ...
+
     def generator(self, purpose: str) -> np.random.Generator:
         """The seeded generator of (task seed, site, round, purpose)."""
         ...

@@ -21,7 +21,8 @@ from medfed.engine.measuring import final_split, measure_apart
 from medfed.engine.trained import KeptModel, kept_models
 from medfed.govern.keys import SigningKey
 from medfed.metrics.measure import Measures
-from medfed.spec.loading import TaskFile
+from medfed.spec.loading import TaskFile, load_task
+from medfed.spec.task import ModelSpec
 
 FILE = "cross_site.json"
 MOST_SITES = 50
@@ -55,13 +56,28 @@ def compare_across_sites(
     elif len(hospitals.sites) > MOST_SITES:
         content["not_measured"] = f"It is measured where there are {MOST_SITES} hospitals at most."
     else:
-        named = [NamedModel(strategy, model) for strategy, run in runs.items() for model in kept_models(run)]
-        named.sort(key=lambda each: not each.model.name)
-        assembly = assemble(task, hospitals, _fresh(folder), uuid.uuid4().hex, key, trains=False)
-        found = measure_apart(assembly, [each.model for each in named])
-        content["models"] = [_row(each, measured) for each, measured in zip(named, found, strict=True)]
+        rows: list[dict[str, Any]] = []
+        for network, several in _by_network(runs).items():
+            alike = TaskFile(task.spec.model_copy(update={"model": network}), task.document)
+            assembly = assemble(alike, hospitals, _fresh(folder), uuid.uuid4().hex, key, trains=False)
+            found = measure_apart(assembly, [each.model for each in several])
+            rows += [_row(each, measured) for each, measured in zip(several, found, strict=True)]
+        content["models"] = sorted(rows, key=lambda row: not row["site"])
     write_atomically(folder / "cross_site.csv", _as_csv(content))
     RunFolder(folder).write_json(FILE, content)
+
+
+def _by_network(runs: Mapping[str, Path]) -> dict[ModelSpec, list[NamedModel]]:
+    """The models of all runs, by the network whose they are: a comparison may change it for a strategy.
+
+    A run of which layers stay at each site is left out: no other site can use a model that lacks them.
+    """
+    found: dict[ModelSpec, list[NamedModel]] = {}
+    for strategy, run in runs.items():
+        spec = load_task(run / "task.yaml").spec
+        if not spec.federation.keeps_layers:
+            found.setdefault(spec.model, []).extend(NamedModel(strategy, model) for model in kept_models(run))
+    return found
 
 
 def _fresh(folder: Path) -> Path:

@@ -65,6 +65,11 @@ def evaluate_sites(
 
 
 def _chosen(run: Path, name: str | None) -> KeptModel:
+    if load_task(run / "task.yaml").spec.federation.keeps_layers:
+        raise UserError(
+            "each site has layers of its own here, and the model without them is none",
+            remedy="measure rows that are at hand, by one site's: medfed evaluate RUN --data FILE --model SITE",
+        )
     models = {model.name: model for model in kept_models(run)}
     if (name or "") not in models:
         raise UserError(

@@ -32,6 +32,8 @@ def explain_site(
     Raises UserError where a method does not suit the model, or the part is empty; MissingExtra.
     """
     require_captum()
+    if model.task.task_type == "segmentation":
+        raise UserError("masks are not explained", remedy="explain a classification or a regression")
     examples = encode(table, model.encoding, split)
     if not len(examples):
         raise UserError(f"the {split} part has no rows here", where=table.site, remedy="choose another by --split")

@@ -192,7 +192,7 @@ class SiteHost:
             memory=self._stores[site].site(site),
             networks=shared.networks,
             hiding=self._hiding(site),
-            sites=len(shared.policies),
+            sites=len(shared.policies.keys() - {*shared.task.evaluation.holdout}),
             labels=self._labels(site),
             log=shared.folder / "sites" / f"{site}.log",
             timings=self._timings,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,14 +23,13 @@ def require_masks(model: TrainedModel) -> None:
         raise UserError(f"the model is of a {model.task.task_type}, and predicts no masks", remedy="leave out --masks")
 
 
-def write_masks(model: TrainedModel, run_folder: Path, scored: Iterable[Scored], folder: Path) -> dict[str, str]:
+def write_masks(model: TrainedModel, scored: Iterable[Scored], folder: Path) -> dict[str, str]:
     """Write the mask of every image that has scores, in the image's own pixels; by its name, why there is none.
 
     Of a DICOM image or series a segmentation object, ``NAME.seg.dcm``; of others class indices, ``NAME.png`` of an
     image and ``NAME.npz`` (array ``mask``) of a volume. Names are those below the images' folder. Raises OSError.
     """
-    digest = hashlib.sha256((run_folder / "model.safetensors").read_bytes()).hexdigest()
-    lacking = {}
+    digest, lacking = model.digest, dict[str, str]()
     for each in scored:
         if each.scores is None or each.picture is None:
             continue

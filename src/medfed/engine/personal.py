@@ -96,7 +96,7 @@ def fine_tuning(federation: FederationSpec) -> FederationSpec:
 def _except_at(places: NDArray[np.int64], network: Network, transform: GradientTransform) -> GradientTransform:
     import torch
 
-    index = torch.from_numpy(places[places < network.weights.numel()])
+    index = torch.from_numpy(places[places < network.weights.numel()]).to(network.device)
 
     def shared(gradient: torch.Tensor, weights: torch.Tensor) -> None:
         own = gradient.index_select(0, index)

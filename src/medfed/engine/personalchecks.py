@@ -25,6 +25,13 @@ def _check_together(task: TaskFile, *, own_models: bool) -> None:
             cause=f"{federation.strategy.name} keeps a whole model at every site already",
             remedy=f"leave out federation.{key}, or choose another strategy",
         )
+    if own_models and federation.keeps_optimizer_state:
+        raise task.error(
+            "federation",
+            "optimizer_state",
+            cause=f"{federation.strategy.name} trains two models at every site, and an optimizer's state is of one",
+            remedy="leave out optimizer_state",
+        )
     if federation.keeps_layers and task.spec.evaluation.holdout:
         raise task.error(
             "evaluation",

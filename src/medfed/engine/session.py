@@ -252,6 +252,12 @@ class SiteSession:
             rows.keep_predictions(digest, split, predictions)
         return predictions
 
+    def model(self, weights: Vector, split: Split) -> Network:
+        """The network that :meth:`predict` scores a split by."""
+        network = self.network(self.examples(split))
+        network.load(personal_weights(self, self.node.task.federation, network, weights))
+        return network
+
     @property
     def personal(self) -> bool:
         """Whether the site keeps layers or a model for itself."""

@@ -166,6 +166,12 @@ def finished_run(path: str, task: TaskFile) -> FinishedRun:
             "there is no finished run", where=str(folder), remedy=f"finish it first: medfed run --resume {folder}"
         ) from error
     earlier = load_task(folder / "task.yaml").spec
+    if earlier.federation.keeps_layers:
+        raise UserError(
+            "the model of that run lacks the layers that stayed at its sites (federation.local_layers)",
+            where=str(folder),
+            remedy="name another run",
+        )
     _check_preparation(earlier, task.spec)
     return FinishedRun(run, earlier, Source(_read(folder / _WEIGHTS), _read(folder / _ENCODING)))
 

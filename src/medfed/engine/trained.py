@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,12 +83,17 @@ class TrainedModel:
         if site is not None and not models and _is_simulated(folder):
             with _memory_of(folder, site) as memory:
                 _make_personal(memory, task, network)
-        elif site is not None and task.federation.keeps_layers:
+        elif site is not None and task.federation.keeps_layers and (folder / "results.json").exists():
             raise UserError(
                 "the layers of each site's own are not in this folder",
                 remedy="use the model that the site itself keeps, below its folder's models",
             )
         return cls(task, encoding, network)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights in use, in hexadecimal."""
+        return hashlib.sha256(self.network.flat.numpy(force=True).tobytes()).hexdigest()
 
     def predict(self, raw: RawTable) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """(scores as in ``Predictions``, the index of each scored row); rows with missing features are left out."""

@@ -19,7 +19,6 @@ from medfed.core.steps import Release, step
 from medfed.data.table import SiteTable
 from medfed.evaluate.evaluation import Candidate, check_classes
 from medfed.models.attribution import gradcam, integrated_gradients, last_maps
-from medfed.models.catalogue import build_network, outputs_for
 from medfed.models.network import Network
 from medfed.spec.policy import Policy
 from medfed.spec.task import TaskSpec
@@ -73,9 +72,8 @@ def mean_shares(site: SiteContext, message: Candidate) -> Shares:
     hidden = not releasable(table.patients(message.split), policy.minimum_count)
     if hidden or not len(inputs):
         return Shares(np.zeros(cells), 0, int(hidden))
-    weights = message.weights.copy()
-    network = build_network(task.model, inputs.shape[1:], outputs_for(message.classes), task.seed, weights)
     scores = site.predict(message.weights, message.split).scores[:MOST_ROWS]
+    network: Network = site.model(message.weights, message.split)
     chosen = predicted_classes(scores, message.classes, task)
     if has_maps(network, inputs):
         found = gradcam(network, inputs, message.classes, chosen)
@@ -85,6 +83,9 @@ def mean_shares(site: SiteContext, message: Candidate) -> Shares:
     amounts = in_cells(found).astype(np.float64) if inputs.ndim > 2 else found.astype(np.float64)
     totals = amounts.sum(1)
     some = totals > 0
+    behind = len(np.unique(table.ids[table.mask(message.split)][:MOST_ROWS][some].astype(str)))
+    if not releasable(behind, policy.minimum_count):  # a model may answer to a few rows alone
+        return Shares(np.zeros(cells), 0, 1)
     return Shares((amounts[some] / totals[some, None]).sum(0), int(some.sum()), 0)
 
 

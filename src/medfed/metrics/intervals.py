@@ -32,11 +32,15 @@ def by_patient(
     Not of the Brier score of several classes, which is a sum over them, and no mean.
     """
     several = ordered(found)
-    member = np.eye(classes * classes, dtype=np.int64)[confusion_cells(found, classes, threshold)]
+    cell = confusion_cells(found, classes, threshold)
+    order = np.argsort(cell, kind="stable")
+    present, starts = np.unique(cell[order], return_index=True)
     replicates: defaultdict[str, list[Figures]] = defaultdict(list)
     for weights in drawn_patients(patients, generator):
         cells = [one.weighted(weights) for one in several]
-        figures = confusion_rates((weights @ member).reshape(-1, classes, classes))
+        counted = np.zeros((len(weights), classes * classes), np.int64)
+        counted[:, present] = np.add.reduceat(weights[:, order], starts, axis=1)
+        figures = confusion_rates(counted.reshape(-1, classes, classes))
         figures |= {metric: macro(figure, cells) for metric, figure in BY_SCORE.items()}
         for metric, values in figures.items():
             replicates[metric].append(values)

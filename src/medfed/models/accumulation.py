@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 def row_weights(federation: FederationSpec, examples: Examples) -> torch.Tensor | None:
-    """The weight of each class in a batch's mean loss, where batches are computed in pieces; None: rows count alike."""
+    """The weight of each class in a batch's mean loss, where batches are computed in pieces; None: rows count alike,
+    as images with masks do."""
     import torch
 
-    if federation.accumulate == 1 or federation.class_weights == "none":
+    if federation.accumulate == 1 or federation.class_weights == "none" or examples.targets.ndim > 1:
         return None
     found = class_weights(federation, examples, int(examples.targets.max()) + 1)
     return None if found is None else torch.from_numpy(found)

@@ -30,7 +30,7 @@ def _soft_dice(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The mean over classes but the first, (n,); of plain operations, so that each row's gradient can be formed."""
     import torch
 
-    classes = torch.arange(1, max(outputs.shape[1], 2)).view(-1, *[1] * (targets.dim() - 1))
+    classes = torch.arange(1, max(outputs.shape[1], 2), device=targets.device).view(-1, *[1] * (targets.dim() - 1))
     truth = (targets[:, None] == classes).to(outputs.dtype).flatten(2)
     found = probabilities(outputs)[:, 1:].flatten(2)
     dice = (2 * (found * truth).sum(2) + _SMOOTH) / (found.sum(2) + truth.sum(2) + _SMOOTH)
@@ -47,7 +47,7 @@ def _cross_entropy(outputs: torch.Tensor, targets: torch.Tensor, weights: torch.
         each = functional.cross_entropy(outputs, targets, reduction="none")
     if weights is None:
         return each.flatten(1).mean(1)
-    weight = weights[targets]
+    weight = weights.to(targets.device)[targets]
     return (each * weight).flatten(1).sum(1) / weight.flatten(1).sum(1)
 
 

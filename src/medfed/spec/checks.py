@@ -376,7 +376,7 @@ def _comparison(spec: TaskSpec) -> Iterator[Problem]:
                     "write `distillation: null` here to go without, and the teacher below `federation`",
                 )
             yield from _lengths(federation, (*at, name))
-            yield from _attendance(federation, (*at, name), len(spec.sites))
+            yield from _attendance(federation, (*at, name), len({*spec.sites} - {*spec.evaluation.holdout}))
             if spec.privacy.record is not None and overrides:
                 yield from check_private_training(federation, (*at, name))
 

@@ -38,8 +38,12 @@ def check_segmentation(spec: TaskSpec) -> Iterator[Problem]:
             "a segmentation gives each pixel its most probable class, and takes no threshold",
             "remove `threshold`",
         )
+    if spec.evaluation.explanations:
+        yield Problem(("evaluation", "explanations"), "masks are not explained", "remove `explanations`")
     if spec.partition is not None and spec.partition.by == "label":
-        yield Problem(("partition", "by"), "an image has no one label to divide by", "write `even` or `quantity`")
+        yield Problem(
+            ("partition", "by"), "an image has no one label to divide by", "write `even`, `quantity` or `acquisition`"
+        )
     if spec.privacy.release is not None:
         yield Problem(
             ("privacy", "release"),

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import medfed
+from medfed import api
 from medfed.core.errors import MedFedError, TaskError, UserError
 from medfed.core.protocols import OwnModel
 from medfed.engine.personal import LocalElements
@@ -251,3 +252,20 @@ def test_frozen_layers_stay_beside_layers_of_a_hospitals_own_and_in_what_it_pred
     one, other = (TrainedModel.load(outcome.folder.path, site).network.module for site in sites)
     assert torch.equal(one[4].weight, other[4].weight)
     assert not torch.equal(one[11].weight, other[11].weight)
+
+
+def test_a_model_that_lacks_layers_is_neither_measured_at_sites_nor_gone_on_from(tmp_path: Path) -> None:
+    sites = hospitals(40, 40)
+    medfed.run(task(norm="batch", test=0.3, local_layers="norm"), sites, output=tmp_path / "run")
+    with pytest.raises(UserError, match="layers of its own"):
+        api.evaluate(tmp_path / "run", given=sites)
+    later = task(norm="batch", test=0.3)
+    later["model"]["pretrained"] = {"run": str(tmp_path / "run")}
+    with pytest.raises((UserError, TaskError), match="lacks the layers"):
+        medfed.run(later, sites, output=tmp_path / "later")
+
+
+def test_an_optimizers_state_is_not_shared_between_the_two_models_of_ditto() -> None:
+    described = task("ditto", norm="none", optimizer="adam", optimizer_state="kept")
+    with pytest.raises(TaskError, match="two models at every site"):
+        process_of(described, hospitals(12, 12))

@@ -442,3 +442,23 @@ def test_training_without_noise_for_rows_is_refused_under_a_budget_whatever_else
         reply = site.ask(site.request(1))
         assert isinstance(reply.body, Failure) and reply.body.code == Refused.code
         assert "privacy.record" in reply.body.sentence
+
+
+def test_sites_that_never_train_carry_no_part_of_the_noise() -> None:
+    """Each of the others then adds as much as if they were not there."""
+    rng = np.random.default_rng(0)
+    sites = {f"s{k}": (rng.normal(size=(30, 2)).astype(np.float32), np.arange(30) % 2) for k in range(7)}
+    task = {
+        "task_type": "classification",
+        "model": "logistic",
+        "federation": {"strategy": "fedavg", "rounds": 1},
+        "data": {"label": {"column": "y", "classes": [0, 1]}},
+        "privacy": {"site": {"noise_multiplier": 1.0}},
+        "engine": {"workers": 1},
+    }
+    counted = {}
+    for held_out in ((), ("s5", "s6")):
+        process = medfed.build(task | {"evaluation": {"holdout": list(held_out)}}, sites)
+        nodes = process.federation.conversation.engine.host.nodes
+        counted[len(held_out)] = {node.sites for node in nodes.values()}
+    assert counted == {0: {7}, 2: {5}}

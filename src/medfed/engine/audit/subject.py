@@ -89,6 +89,18 @@ def open_subject(path: Path, sites: Mapping[str, SiteInput] | None, data: Path |
         )
     folder = RunFolder.open(path)
     facts, task = RunFacts.read(folder), load_task(folder.task)
+    hospitals = load_hospitals(task, *_rows(folder, facts, task, sites, data))
+    subject = Subject(folder, facts, task, hospitals)
+    if facts.simulation:
+        _check_rows(subject)
+    return subject
+
+
+def check_attackable(path: Path) -> None:
+    """Raise UserError where the attacks cannot read what the sites of the run in a folder sent."""
+    if (path / "comparison.json").is_file():
+        return
+    task = load_task(RunFolder.open(path).task)
     if task.spec.model.freeze or task.spec.federation.pruning is not None:
         raise UserError(
             "this run trained a part of its network, and the attacks read updates of whole networks",
@@ -105,11 +117,6 @@ def open_subject(path: Path, sites: Mapping[str, SiteInput] | None, data: Path |
         raise UserError(
             "no attack here is one on masks", where=str(path), remedy="audit a run of classification or regression"
         )
-    hospitals = load_hospitals(task, *_rows(folder, facts, task, sites, data))
-    subject = Subject(folder, facts, task, hospitals)
-    if facts.simulation:
-        _check_rows(subject)
-    return subject
 
 
 def _rows(

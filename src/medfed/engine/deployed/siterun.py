@@ -30,7 +30,7 @@ from medfed.engine.rows import SiteRows
 from medfed.engine.simulation import COORDINATOR
 from medfed.engine.site import SiteNode
 from medfed.engine.store import RunStore
-from medfed.engine.strategies import resolve_strategy
+from medfed.engine.strategies import apart, resolve_strategy
 from medfed.engine.trained import as_the_site_uses_it
 from medfed.govern.approvals import ApprovalStore
 from medfed.govern.decisions import Decision
@@ -196,7 +196,7 @@ class SiteRun:
             permit=self._permit,
             asked=self._record_request,
             hiding=self._hiding(),
-            sites=len(spec.sites),
+            sites=len(apart(list(spec.sites), spec.evaluation.holdout)[0]),
             labels=SiteLabels(lambda: cohort_key(self.folder)) if spec.privacy.labels is not None else None,
             budget=self._budget,
             log=self.folder.log(self.run),

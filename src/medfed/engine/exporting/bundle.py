@@ -28,7 +28,9 @@ def export_bundle(model: TrainedModel, about: About, folder: Path, licence: Path
     if not model.encoding.is_array or len(input_shape(model.encoding, model.task.model)) not in (3, 4):
         raise UserError("a MONAI bundle is for models of images", remedy="use --format onnx, which takes any model")
     if model.task.task_type != "classification":
-        raise UserError(f"a bundle of a model for {model.task.task_type} is not supported", remedy="use --format onnx")
+        masks = model.task.task_type == "segmentation"
+        remedy = "use medfed predict RUN IMAGES --masks DIR" if masks else "use --format onnx"
+        raise UserError(f"a bundle of a model for {model.task.task_type} is not supported", remedy=remedy)
     if folder.exists() and any(folder.iterdir()):
         raise RunFolderError("something is in this folder already", where=str(folder), remedy="name a new one")
     inference = inference_config(model)

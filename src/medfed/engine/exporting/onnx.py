@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medfed.core.errors import MedFedError, MissingExtra
+from medfed.core.errors import MedFedError, MissingExtra, UserError
 from medfed.core.files import write_atomically, written_whole
 from medfed.engine.exporting.about import About
 from medfed.engine.process import input_shape
@@ -40,8 +40,11 @@ def export_onnx(model: TrainedModel, about: About, path: Path) -> Exported:
 
     Its input ``features`` are rows before standardisation, in the order of the features' names; its input ``image`` are
     images after the task's own transforms, before the run's intensities. Its output is ``probabilities``, (rows,
-    classes), or ``prediction``, (rows,). Raises MissingExtra, and MedFedError where ONNX Runtime finds other numbers.
+    classes), or ``prediction``, (rows,). Raises MissingExtra, UserError for a segmentation, and MedFedError where ONNX
+    Runtime finds other numbers.
     """
+    if model.task.task_type == "segmentation":
+        raise UserError("a model of masks is not exported", remedy="use medfed predict RUN IMAGES --masks DIR")
     if find_spec("onnx") is None:
         raise MissingExtra(
             "ONNX needs the extra 'export' (onnx is not installed)", remedy="pip install 'medfed[export]'"
