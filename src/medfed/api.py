@@ -376,8 +376,7 @@ def audit(
     from medfed.engine.audit.subject import check_attackable, open_subject
     from medfed.report.audit_page import write_audit
 
-    check_attackable(Path(run_folder))
-    subject = open_subject(Path(run_folder), sites, Path(data) if data is not None else None)
+    subject = open_subject(Path(run_folder), sites, Path(data) if data is not None else None, check_attackable)
     check_parts(subject.task, tuple(subject.tables))
     wanted = tuple(Attack) if attacks is None else attacks
     found = audit_run(subject, wanted, effort or Effort(), simulation_key(), progress=progress or _unseen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -76,10 +76,16 @@ class Subject:
         return {site: self.hospitals.rows.get(site).table for site in sorted(self.hospitals.sites)}
 
 
-def open_subject(path: Path, sites: Mapping[str, SiteInput] | None, data: Path | None) -> Subject:
+def open_subject(
+    path: Path,
+    sites: Mapping[str, SiteInput] | None,
+    data: Path | None,
+    check: Callable[[TaskFile, Path], None] | None = None,
+) -> Subject:
     """A finished run and its rows: those given, those below ``data``, or those below the run's own data folder.
 
-    A deployed run left no rows here: ``data`` then holds a folder for each site, or is one site's own. Raises
+    A deployed run left no rows here: ``data`` then holds a folder for each site, or is one site's own. check: of the
+    task, before any row is read; raises what it wants. Raises
     RunFolderError, UserError with a remedy where there are no rows, DataError where they are others than the run's.
     """
     if (path / "comparison.json").is_file():
@@ -89,6 +95,8 @@ def open_subject(path: Path, sites: Mapping[str, SiteInput] | None, data: Path |
         )
     folder = RunFolder.open(path)
     facts, task = RunFacts.read(folder), load_task(folder.task)
+    if check is not None:
+        check(task, path)
     hospitals = load_hospitals(task, *_rows(folder, facts, task, sites, data))
     subject = Subject(folder, facts, task, hospitals)
     if facts.simulation:
@@ -96,11 +104,8 @@ def open_subject(path: Path, sites: Mapping[str, SiteInput] | None, data: Path |
     return subject
 
 
-def check_attackable(path: Path) -> None:
+def check_attackable(task: TaskFile, path: Path) -> None:
     """Raise UserError where the attacks cannot read what the sites of the run in a folder sent."""
-    if (path / "comparison.json").is_file():
-        return
-    task = load_task(RunFolder.open(path).task)
     if task.spec.model.freeze or task.spec.federation.pruning is not None:
         raise UserError(
             "this run trained a part of its network, and the attacks read updates of whole networks",
