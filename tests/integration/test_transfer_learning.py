@@ -24,6 +24,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_after_few_rounds_public_weights_do_better_than_fresh_ones_at_every_seed(data: Path) -> None:
     source = data.parent / "source"
     medfed.run(EXAMPLE / "source.yaml", data=data, output=source)

@@ -330,6 +330,7 @@ def uncertain(site: int, rows: int) -> Rows:
     return features, (rng.uniform(size=rows) < chance).astype(np.int64)
 
 
+@pytest.mark.slow
 def test_students_of_few_rows_are_better_with_a_teacher_of_many(tmp_path: Path) -> None:
     """On rows that none has seen, as a mean over four draws of the few rows."""
     training = {"rounds": 15, "local_updates": 5, "lr": 0.3, "evaluation": {"every": 15}}
