@@ -36,7 +36,7 @@ _RECIPE: dict[str, Any] = {
 _POOLED: dict[str, Any] = {"local_updates": 12}
 """A baseline's site does as many updates in all as the four sites of a federation together."""
 _CAREFUL: dict[str, Any] = {"lr": 0.02}
-"""Of the skewed sites: at the rate above SCAFFOLD's variates diverge there."""
+"""A lower rate where the sites differ so much."""
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "fedavg": {"strategy": "fedavg"},

@@ -88,7 +88,8 @@ def correction(difference: NDArray[np.float32]) -> GradientTransform:
 def contribution(site: SiteContext, trained: Trained, c_i: Vector, message: Controlled) -> ControlledDelta:
     """Keep c_i⁺; contribute the changes of the weights and of the variate, weighted by ω_i."""
     x, c = message.weights, message.variate
-    c_plus = c_i - c + (x - trained.weights) / np.float32(trained.updates * trained.lr)
+    length = trained.updates * trained.lr
+    c_plus = c_i - c + (x - trained.weights) / np.float32(length) if length else c_i  # a schedule may end at rate 0
     site.keep(SiteVariate(c_plus))
     weight = trained.rows if message.by_rows else 1
     omega = np.float32(weight)

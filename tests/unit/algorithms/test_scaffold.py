@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from logistic_sites import task, trained, unequal_sites
 from quadratic_sites import QuadraticSite, federation_of, float32, run_rounds
 
 from medfed.algorithms.fedavg import FedAvg
@@ -70,3 +71,10 @@ def test_variates_of_a_full_cohort_average_to_the_servers() -> None:
     state = run_rounds(Scaffold(float32(1.0), rounds=7), federation_of(*sites), 7)[-1]
     mean = np.mean([site.recall(SiteVariate).variate for site in sites], axis=0)
     np.testing.assert_allclose(state.variate, mean, rtol=0, atol=1e-6)
+
+
+def test_a_schedule_that_ends_at_rate_zero_leaves_the_variates_as_they_are() -> None:
+    sites = unequal_sites(a=30, b=40)
+    cosine = {"local_updates": 3, "batch_size": 8, "lr": 0.1, "schedule": "cosine"}
+    _, after = trained(task("scaffold", rounds=4, **cosine), sites)
+    assert np.isfinite(after).all()
