@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from medfed.algorithms import ALGORITHMS
 from medfed.report.canvas import Stroke, stroke
 from medfed.report.cross_site import CrossTable, cross_table
 from medfed.report.figures import ForestSeries, Legend, Panels, forest, strategy_curves
@@ -97,7 +98,9 @@ def _is_personalised(run: RunFolder) -> bool:
     if run.task is None:
         return False
     federation = run.task.federation
-    return federation.keeps_layers or federation.fine_tunes or federation.strategy.name == "ditto"
+    name = federation.strategy.name
+    own_models = name in ALGORITHMS.names() and bool(getattr(ALGORITHMS.get(name), "OWN_MODELS", False))
+    return federation.keeps_layers or federation.fine_tunes or own_models
 
 
 def _left(comparison: Comparison, hidden: set[str]) -> dict[str, dict[str, SiteLeft]]:
