@@ -120,11 +120,26 @@ class Memory:
             watcher.join()
 
 
-def wait_for_jobs_to_end(consortium: FlareConsortium) -> None:
-    """Their processes outlive their runs by some seconds."""
+def wait_for_quiet(consortium: FlareConsortium) -> None:
+    """Processes for a job outlive its run by some seconds, and a client whose line was cut dials again after ten."""
     until = time.monotonic() + 30
-    while consortium.processes_of(COORDINATOR, "job") and time.monotonic() < until:
+    while time.monotonic() < until:
+        if not consortium.processes_of(COORDINATOR, "job") and is_connected(consortium, HOSTILE):
+            return
         time.sleep(0.1)
+
+
+def is_connected(consortium: FlareConsortium, site: str) -> bool:
+    """Whether a site's client has a line to the coordinator, by the system's own table of connections."""
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    port = f":{address(consortium)[1]:04X}"
+    lines = {f"socket:[{row[9]}]" for row in rows if row[2].endswith(port) and row[3] == "01"}
+    held = set()
+    for pid in consortium.processes_of(site, "flare"):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                held.add(str(descriptor.readlink()))
+    return not lines.isdisjoint(held)
 
 
 def run(
@@ -136,7 +151,7 @@ def run(
     if attack is not None:
         path.write_text(attack + ATTACK)
     task = task_over(dict.fromkeys(SITES, "rows"), rounds=2, quorum=0.75, deadline=deadline)
-    wait_for_jobs_to_end(consortium)
+    wait_for_quiet(consortium)
     memory = Memory(consortium)
     begun = memory.now()
     submission = consortium.submit(task_of(task.document.data | {"name": name}))
@@ -183,7 +198,7 @@ def test_a_frame_of_gigabytes_that_is_announced_takes_no_memory(
     consortium: FlareConsortium, honest: int, length: int
 ) -> None:
     """A frame's length has four bytes: nobody can announce more."""
-    wait_for_jobs_to_end(consortium)
+    wait_for_quiet(consortium)
     memory, before = Memory(consortium), services(consortium)
     begun = memory.now()
     with connected(consortium) as line, memory.watched(), contextlib.suppress(OSError):
