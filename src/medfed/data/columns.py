@@ -206,9 +206,9 @@ def agree_kinds(sites: Mapping[str, Mapping[str, Kind]]) -> dict[str, Kind]:
 
 
 def converted(values: NDArray[Any], kind: Kind, wanted: Kind) -> NDArray[Any]:
-    """A column's values in another kind: levels as numbers, or numbers as levels."""
+    """A column's values in another kind: levels as numbers, or numbers as levels; numbers always as float64."""
     if kind is Kind.CONTINUOUS and wanted.has_levels:
         return as_levels(values)
     if kind.has_levels and wanted is Kind.CONTINUOUS:
         return as_numbers(values)
-    return values
+    return values.astype(np.float64, copy=False) if kind is Kind.CONTINUOUS else values

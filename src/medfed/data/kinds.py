@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
@@ -78,9 +79,9 @@ def level(value: str | int | float | bool) -> str:
 
 
 def parse_levels(values: Texts) -> Texts:
-    """Each value as its level, None where missing."""
+    """Each value as its level, None where missing; equal levels of all tables are one text in memory."""
     codes, distinct = factorize(values)
-    return objects([level(text) for text in distinct] + [None])[codes]
+    return objects([sys.intern(level(text)) for text in distinct] + [None])[codes]
 
 
 def sort_levels(levels: Iterable[str]) -> tuple[str, ...]:

@@ -60,9 +60,10 @@ def data_sheet(table: SiteTable, classes: tuple[str, ...], minimum: int) -> Data
 
     classes: the class names to count, of which ``other`` stands for all not named; empty for regression.
     """
+    named = table.targets
     if OTHER in classes:
-        named = objects([name if name in classes else OTHER for name in table.targets])
-        table = replace(table, targets=named)
+        named = objects([name if name in classes else OTHER for name in named])
+    table = replace(table, targets=named)  # a copy, whose counts go with it
     whole, found = table.tally(), table.findings
     splits = shown({split.value: table.tally(split) for split in table.parts}, minimum)
     by_split = {s: _class_counts(table, classes, s, splits[s], minimum) for s in splits if classes}

@@ -83,9 +83,8 @@ class SiteTable:
 
     @cached_property
     def _class_tallies(self) -> dict[Split | None, dict[Any, Tally]]:
-        masks = {split: self.mask(split) for split in (None, *SPLITS)}
-        tallies = tallies_by_class if self.targets.ndim == 1 else tallies_by_presence
-        return {split: tallies(self.targets[mask], self.ids[mask]) for split, mask in masks.items()}
+        """Of the splits that were asked about."""
+        return {}
 
     def tally(self, split: Split | None = None) -> Tally:
         """Rows and patients of a split."""
@@ -106,11 +105,14 @@ class SiteTable:
 
     def occurring_classes(self, split: Split | None = None) -> dict[Any, Tally]:
         """Rows and patients of each class that occurs in a split; of masks, see :func:`tallies_by_presence`."""
+        if split not in self._class_tallies:
+            mask, tallies = self.mask(split), tallies_by_class if self.targets.ndim == 1 else tallies_by_presence
+            self._class_tallies[split] = tallies(self.targets[mask], self.ids[mask])
         return self._class_tallies[split]
 
     def class_tallies(self, classes: Iterable[str], split: Split | None = None) -> dict[str, Tally]:
         """Rows and patients of each of these classes in a split."""
-        found = self._class_tallies[split]
+        found = self.occurring_classes(split)
         return {name: found.get(name, NONE) for name in classes}
 
     @cached_property

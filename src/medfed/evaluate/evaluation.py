@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from medfed.core.disclosure import WITHHELD, releasable
@@ -149,7 +150,9 @@ def _released(site: SiteContext, message: Candidate, measured: Measures) -> Meas
         return measured
     if kind == "segmentation":
         return Measures((measured.measures[0], *_withheld(kind).measures[1:]))
-    return Measures(tuple(_hidden(m) if m.metric in classification.BY_CLASS else m for m in measured.measures))
+    return Measures(
+        tuple(_hidden(m.metric, m.n) if m.metric in classification.BY_CLASS else m for m in measured.measures)
+    )
 
 
 def shows_classes(site: SiteContext, message: Candidate, minimum: int) -> bool:
@@ -286,8 +289,10 @@ def _withheld(kind: TaskType) -> Measures:
     return Measures(tuple(Measure(name, None, 0, reason=WITHHELD) for name in METRICS[kind]))
 
 
-def _hidden(measure: Measure) -> Measure:
-    return Measure(measure.metric, None, measure.n, reason=WITHHELD)
+@lru_cache(maxsize=1024)
+def _hidden(metric: str, rows: int) -> Measure:
+    """One for many sites: thousands of them withhold much."""
+    return Measure(metric, None, rows, reason=WITHHELD)
 
 
 def _patients_by_class(table: SiteTable, split: Split) -> list[int]:

@@ -70,6 +70,20 @@ def test_images_are_used_as_they_are():
     assert merge_tables("pooled", tables).columns["x"].shape == (70, 1, 4, 4)
 
 
+def test_a_matrix_of_narrow_floats_takes_half_the_memory_and_gives_the_same_examples():
+    rng = np.random.default_rng(3)
+    narrow, targets = rng.lognormal(20, 9, size=(50, 3)).astype(np.float32), np.arange(50) % 2
+    data, examples, sizes = DataSpec(label="target"), [], []
+    for features in (narrow, narrow.astype(np.float64)):
+        fed = MemoryFederation(load_arrays(data, "classification", "A", ArrayData(features, targets)))
+        adopt_encoding(fed, prepare(fed, data, "classification"))
+        node = fed.nodes["A"]
+        sizes.append(sum(column.nbytes for column in node.resource(SiteTable).columns.values()))
+        examples.append(encode(node.resource(SiteTable), node.recall(Encoding), None).features)
+    np.testing.assert_array_equal(*examples)
+    assert 2 * sizes[0] == sizes[1]
+
+
 def test_a_matrix_becomes_continuous_columns():
     rng = np.random.default_rng(2)
     features, targets = rng.normal(size=(50, 3)), rng.normal(size=50)
