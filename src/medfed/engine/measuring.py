@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medfed.core.errors import Refused
 from medfed.core.examples import Split
 from medfed.data.encoding import encode
 from medfed.data.prepare import adopt_encoding, offer_encoding
@@ -15,14 +13,13 @@ from medfed.data.raw import RawTable
 from medfed.data.table import held_out, load_table
 from medfed.engine.assembly import Assembly
 from medfed.engine.federation import Absence
-from medfed.engine.process import Process
 from medfed.engine.simulation import attached
 from medfed.engine.trained import KeptModel, TrainedModel
 from medfed.evaluate.appraisal import Appraisal, appraise, appraise_apart, measure_scores
 from medfed.evaluate.evaluation import (
     FEDERATED,
     Candidate,
-    class_sums,
+    class_total,
     evaluate,
     evaluate_apart,
     no_answers,
@@ -66,19 +63,21 @@ def measure_at_sites(assembly: Assembly, model: KeptModel) -> Measured:
     with attached(simulation):
         fed.conversation.begin_round(0, {})
         candidate = Candidate(model.weights, final_split(process.task), classes)
-        candidates, measures, total = dict.fromkeys(fed.sites, candidate), dict[str, Measures](), None
+        measures, shown, total = dict[str, Measures](), dict[str, Appraisal](), None
         if fed.sites:
             adopt_encoding(fed, model.encoding)
+            candidates = dict.fromkeys(fed.sites, candidate)
+            total = class_total(fed, candidates) if kind == "classification" else None
             masks = model.encoding.classes if kind == "segmentation" else ()
-            measures = evaluate(fed, candidates, masks=masks, recentre=process.task.privacy.release is None)
-            with contextlib.suppress(Refused):
-                total = pictured(fed.sum(class_sums, candidates)) if kind == "classification" else None
+            recentre = process.task.privacy.release is None
+            measures = evaluate(fed, candidates, masks=masks, recentre=recentre, total=total)
+            if kind == "classification":
+                shown = appraise(fed, candidates, process.task, total, own=not fed.totals_only)
         if process.external:
-            outside = Candidate(model.weights, Split.EXTERNAL, classes)
+            outside = dict.fromkeys(process.external, Candidate(model.weights, Split.EXTERNAL, classes))
             offer_encoding(fed, model.encoding, process.external)
-            measures |= evaluate_apart(fed, dict.fromkeys(process.external, outside), kind)
-            candidates |= dict.fromkeys(process.external, outside)
-        shown = _appraised(process, candidates) if kind == "classification" else {}
+            measures |= evaluate_apart(fed, outside, kind)
+            shown |= appraise_apart(fed, outside)
         simulation.sign_heads(0)
         absences = tuple(fed.conversation.absences)
         simulation.close("complete")
@@ -86,17 +85,7 @@ def measure_at_sites(assembly: Assembly, model: KeptModel) -> Measured:
         measures[site] = Measures((*measures[site].measures, *shown[site].measures.measures))
     shown.pop(FEDERATED, None)
     curves = {site: (each.roc.x.tolist(), each.roc.y.tolist()) for site, each in shown.items() if len(each.roc.x)}
-    return Measured(measures, curves, total, absences)
-
-
-def _appraised(process: Process, candidates: dict[str, Candidate]) -> dict[str, Appraisal]:
-    """The appraisals of the sites and of their total, as far as policies allow them; of held-out sites their own."""
-    fed, found = process.federation, dict[str, Appraisal]()
-    within = {site: each for site, each in candidates.items() if site not in process.external}
-    if within:
-        classes = next(iter(within.values())).classes
-        found |= appraise(fed, within, process.task, classes, own=not fed.totals_only)
-    return found | appraise_apart(fed, {site: candidates[site] for site in candidates.keys() - within.keys()})
+    return Measured(measures, curves, None if total is None else pictured(total), absences)
 
 
 def measure_apart(assembly: Assembly, models: Sequence[KeptModel]) -> list[dict[str, Measures]]:

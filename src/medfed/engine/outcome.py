@@ -158,17 +158,15 @@ def write_outcome(
 
     ``results.json`` is written last: where it stands, the run is finished.
     """
+    splits = [Split(split) for split in process.task.measured_splits]
+    final_split = Split.TEST if Split.TEST in splits else Split(process.task.monitored_split)
     with simulation.timings[Phase.AGGREGATE]:
-        metrics = {Split(split): process.measure(state, Split(split)) for split in process.task.measured_splits}
-        if process.measures_external:
-            metrics[Split.EXTERNAL] = process.measure_external(state)
-    final_split = Split.TEST if Split.TEST in metrics else Split(process.task.monitored_split)
-    with simulation.timings[Phase.AGGREGATE]:
-        appraised = process.appraise(state, final_split)
-        metrics[final_split] = _with_appraised(metrics[final_split], final_split, appraised)
+        metrics = {split: process.measure(state, split) for split in splits if split is not final_split}
+        found, appraised = process.appraise(state, final_split)
+        metrics[final_split] = _with_appraised(found, final_split, appraised)
         if process.measures_external:
             outside = process.appraise_external(state)
-            metrics[Split.EXTERNAL] = _with_appraised(metrics[Split.EXTERNAL], Split.EXTERNAL, outside)
+            metrics[Split.EXTERNAL] = _with_appraised(process.measure_external(state), Split.EXTERNAL, outside)
             appraised |= outside
         averaged = process.explain(state, final_split)
         rows, sheets = _sheets(process, state)

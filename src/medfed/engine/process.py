@@ -30,8 +30,9 @@ from medfed.engine.stopping import Progress, stop_reason
 from medfed.engine.strategies import Lane, Strategy
 from medfed.engine.teacher import KeptTeacher
 from medfed.evaluate.appraisal import Appraisal, appraise, appraise_apart
-from medfed.evaluate.evaluation import FEDERATED, Candidate, evaluate, evaluate_apart, own_metrics
+from medfed.evaluate.evaluation import FEDERATED, Candidate, class_total, evaluate, evaluate_apart, own_metrics
 from medfed.evaluate.explanation import Average, average
+from medfed.metrics.classification import ClassificationSums
 from medfed.metrics.measure import Measure, Measures
 from medfed.models.catalogue import NetworkCache
 from medfed.models.elements import EVERYTHING, Elements
@@ -195,14 +196,16 @@ class Process:
         metrics = self._measure(state.lanes, split, state.round, self.federation.sites, own=True)
         return replace(metrics, absences=tuple(self.federation.conversation.absences))
 
-    def appraise(self, state: RunState, split: Split) -> dict[str, Appraisal]:
-        """The final appraisals of a state's models on a split, by site and federated; none but for classification."""
+    def appraise(self, state: RunState, split: Split) -> tuple[RoundMetrics, dict[str, Appraisal]]:
+        """:meth:`measure`, and the appraisals by site and federated, of classification alone; one total serves both."""
         if self.task.task_type != "classification":
-            return {}
+            return self.measure(state, split), {}
         self._revisit(state)
-        classes = len(state.lanes[0].encoding.classes)
-        candidates = self._candidates(state.lanes, split, self.federation.sites)
-        return appraise(self.federation, candidates, self.task, classes, own=len(candidates) <= OWN_METRICS)
+        fed, candidates = self.federation, self._candidates(state.lanes, split, self.federation.sites)
+        total = class_total(fed, candidates)
+        metrics = self._measure(state.lanes, split, state.round, fed.sites, own=True, total=total)
+        appraised = appraise(fed, candidates, self.task, total, own=len(candidates) <= OWN_METRICS)
+        return replace(metrics, absences=tuple(fed.conversation.absences)), appraised
 
     @property
     def measures_external(self) -> bool:
@@ -301,9 +304,16 @@ class Process:
         return candidates
 
     def _measure(
-        self, lanes: tuple[LaneState, ...], split: Split, number: int, sites: tuple[str, ...], *, own: bool = False
+        self,
+        lanes: tuple[LaneState, ...],
+        split: Split,
+        number: int,
+        sites: tuple[str, ...],
+        *,
+        own: bool = False,
+        total: ClassificationSums | None = None,
     ) -> RoundMetrics:
-        """The metrics at some sites, and each one's own if ``own``, or if they are few.
+        """The metrics at some sites, and each one's own if ``own``, or if they are few. total: as of ``evaluate``.
 
         A site that failed is told from one that withholds. Where the task draws a cohort, a round's metrics are those
         of its sites.
@@ -312,7 +322,7 @@ class Process:
         recentre = self.task.privacy.release is None  # noisy sums have a fixed centre, and each one costs
         candidates, classes = self._candidates(lanes, split, sites), lanes[0].encoding.classes
         masks = classes if self.task.task_type == "segmentation" else ()
-        measured = evaluate(self.federation, candidates, masks=masks, own=own, recentre=recentre)
+        measured = evaluate(self.federation, candidates, masks=masks, own=own, recentre=recentre, total=total)
         absences = self.federation.conversation.absences
         failed = {a.site for a in absences if a.step == own_metrics.name and a.code != Refused.code}
         for site in failed:

@@ -23,7 +23,7 @@ from medfed.core.protocols import Federation, SiteContext
 from medfed.core.rng import generator
 from medfed.core.steps import Release, step
 from medfed.data.table import SiteTable
-from medfed.evaluate.evaluation import FEDERATED, Candidate, check_classes, class_sums, shows_classes, shows_curve
+from medfed.evaluate.evaluation import FEDERATED, Candidate, check_classes, shows_classes, shows_curve
 from medfed.metrics import scored
 from medfed.metrics.auc import roc_from_histogram
 from medfed.metrics.classification import ClassificationSums, classification_sums
@@ -131,18 +131,19 @@ STEPS = (own_appraisal, patient_rows)
 
 
 def appraise(
-    fed: Federation, candidates: Mapping[str, Candidate], task: TaskSpec, classes: int, *, own: bool = True
+    fed: Federation,
+    candidates: Mapping[str, Candidate],
+    task: TaskSpec,
+    total: ClassificationSums | None,
+    *,
+    own: bool = True,
 ) -> dict[str, Appraisal]:
-    """Each site's appraisal, if ``own``, and under ``federated`` that of the total; none for regression.
+    """Each site's appraisal, if ``own``, and under ``federated`` that of the total, where there is one.
 
-    A site that releases none of its own is absent, and so is the federation where policies refuse its total.
+    total: :func:`~medfed.evaluate.evaluation.class_total`. A site that releases none of its own is absent.
     """
-    if not classes:
-        return {}
-    sites = tuple(candidates)
-    shown = dict(fed.ask(own_appraisal, candidates, sites=sites)) if own else {}
-    with suppress(Refused):
-        total = fed.sum(class_sums, candidates, sites=sites)
+    shown = dict(fed.ask(own_appraisal, candidates, sites=tuple(candidates))) if own else {}
+    if total is not None:
         shown[FEDERATED] = _of_total(total, task, _worth(fed, candidates, task))
     return dict(sorted(shown.items()))
 

@@ -9,6 +9,7 @@ knows all figures but one site's can subtract. A steward who minds disallows ``s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -224,6 +225,13 @@ def _contributions(stack: SiteStack, message: Candidate, task_type: TaskType) ->
 STEPS: tuple[Step[Any, Any], ...] = (class_sums, value_sums, mask_sums, own_metrics)
 
 
+def class_total(fed: Federation, candidates: Mapping[str, Candidate]) -> ClassificationSums | None:
+    """The sums behind a classification's federated metrics; None where policies refuse them."""
+    with suppress(Refused):
+        return fed.sum(class_sums, candidates, sites=tuple(candidates))
+    return None
+
+
 def evaluate(
     fed: Federation,
     candidates: Mapping[str, Candidate],
@@ -231,11 +239,12 @@ def evaluate(
     masks: Sequence[str] = (),
     own: bool = True,
     recentre: bool = True,
+    total: ClassificationSums | None = None,
 ) -> dict[str, Measures]:
     """The metrics by site, if ``own``, and under ``federated`` those of all; ``candidates`` names each site's model.
 
     masks: of a segmentation, the names of its classes. recentre: whether moments of a numeric outcome are formed a
-    second time, about its mean.
+    second time, about its mean. total: :func:`class_total`, where it is known.
 
     A site whose policy refuses its own metrics is listed with ``withheld`` in place of values, and so is the
     federation where policies leave fewer sites than the quorum.
@@ -245,17 +254,17 @@ def evaluate(
     kind = _kind(classes, masked=bool(masks))
     measured = fed.ask(own_metrics, candidates, sites=sites) if own else {}
     withheld = _withheld(kind)
-    try:
+    federated = withheld
+    with suppress(Refused):
         match kind:
             case "classification":
-                total = classification.summarize(fed.sum(class_sums, candidates, sites=sites))
+                total = total or fed.sum(class_sums, candidates, sites=sites)
+                federated = classification.summarize(total)
             case "segmentation":
-                total = segmentation.summarize(fed.sum(mask_sums, candidates, sites=sites), masks)
+                federated = segmentation.summarize(fed.sum(mask_sums, candidates, sites=sites), masks)
             case "regression":
-                total = _value_total(fed, candidates, recentre)
-    except Refused:
-        total = withheld
-    return {**{site: measured.get(site, withheld) for site in sites if own}, FEDERATED: total}
+                federated = _value_total(fed, candidates, recentre)
+    return {**{site: measured.get(site, withheld) for site in sites if own}, FEDERATED: federated}
 
 
 def evaluate_apart(fed: Federation, candidates: Mapping[str, Candidate], kind: TaskType) -> dict[str, Measures]:

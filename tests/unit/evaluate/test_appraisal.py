@@ -12,13 +12,14 @@ from medfed.core.codec import decode, encode
 from medfed.core.errors import Refused
 from medfed.core.examples import Predictions
 from medfed.evaluate.appraisal import Appraisal, appraise, own_appraisal, patient_rows
-from medfed.evaluate.evaluation import FEDERATED
+from medfed.evaluate.evaluation import FEDERATED, class_total
 
 PATIENTS = TASK.model_copy(update={"data": TASK.data.model_copy(update={"id": "id"})})
 
 
 def appraised(fed: MemoryFederation, classes: int = 2, task=TASK) -> dict[str, Appraisal]:
-    return appraise(fed, candidates(fed, classes), task, classes)
+    asked = candidates(fed, classes)
+    return appraise(fed, asked, task, class_total(fed, asked))
 
 
 @pytest.fixture
@@ -151,9 +152,12 @@ def test_of_several_classes_small_cells_are_withheld_with_one_more_of_their_row(
     assert by_name(found["a"].measures)["average_precision"].value == pytest.approx(macro)
 
 
-def test_regression_has_no_appraisal_and_a_message_of_other_classes_is_refused():
+def test_without_a_total_there_is_no_federated_appraisal(two):
+    assert set(appraise(two, candidates(two, 2), TASK, None)) == {"a", "b"}
+
+
+def test_a_message_of_other_classes_is_refused():
     fed = MemoryFederation({"a": binary_site(50, 1)})
-    assert appraise(fed, candidates(fed, 2), TASK, 0) == {}
     fed.members["a"].classes = 2
     with pytest.raises(Refused, match="number of classes"):
         own_appraisal.run(fed.members["a"], candidates(fed, 2)["a"].__class__(np.zeros(1, np.float32), "test", 3))
