@@ -90,7 +90,8 @@ def approve(
     proposal = store.proposal(_chosen(store, digest))
     _check_installed(proposal)
     cohort = cohort_of(site.path, proposal)
-    _print_passages(explain(proposal, policy=load_site(site.settings).policy, cohort=cohort))
+    policy = load_site(site.settings).policy
+    _print_passages(explain(proposal, site=site.site, policy=policy, cohort=cohort))
     task = proposal.task_file().spec
     if task.privacy.hides_parts:
         _print_passages([partners(site, proposal.digest, task)])

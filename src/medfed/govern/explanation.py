@@ -153,9 +153,9 @@ _HEADINGS = {
 
 
 def explain(
-    proposal: Proposal, *, policy: Policy | None = None, cohort: FrozenCohort | None = None
+    proposal: Proposal, *, site: str = "", policy: Policy | None = None, cohort: FrozenCohort | None = None
 ) -> tuple[Passage, ...]:
-    """The proposal in words, and what the site's policy would refuse of it.
+    """The proposal in words, and what the site's policy would refuse of it. site: whose steward reads it.
 
     Only a proposal whose releases were checked (:func:`~medfed.govern.proposals.check_releases`) says what this site's
     software would release. Raises TaskError where its task is none.
@@ -164,7 +164,7 @@ def explain(
     return (
         Passage("What it is for", tuple(_purpose(proposal))),
         Passage("Whose data it would read", tuple(_data(spec, cohort))),
-        Passage("What would be done with them", tuple(_training(spec))),
+        Passage("What would be done with them", tuple(_training(spec, site))),
         *_leaving(proposal, spec, policy),
         Passage("How often", tuple(_frequency(policy))),
         Passage("Under which protection", tuple(_protection(spec))),
@@ -202,7 +202,7 @@ def _data(spec: TaskSpec, cohort: FrozenCohort | None) -> Iterator[str]:
         yield f"To be predicted: {_quoted(spec.data.label.column)}."
 
 
-def _training(spec: TaskSpec) -> Iterator[str]:
+def _training(spec: TaskSpec, site: str) -> Iterator[str]:
     federation = spec.federation
     rounds = _many(federation.total_rounds, "round")
     yield (
@@ -221,6 +221,13 @@ def _training(spec: TaskSpec) -> Iterator[str]:
             f"It learns from the answers of an earlier model too: that of run {_quoted(teacher.parent or '')}, whose "
             f"weights have the SHA-256 {teacher.sha256}. Every hospital is given it, and asks it at home."
         )
+    if spec.evaluation.holdout:
+        yield (
+            f"Held out: {_listed(spec.evaluation.holdout)}. A hospital that is held out trains nothing and adds to no "
+            "total. It is given the model, and asked for its own figures over all of its rows."
+        )
+    if site in spec.evaluation.holdout:
+        yield "This hospital is held out. What is listed below is what its gate would let leave, if it were asked for."
 
 
 def _leaving(proposal: Proposal, spec: TaskSpec, policy: Policy | None) -> Iterator[Passage]:

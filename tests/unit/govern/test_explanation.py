@@ -56,6 +56,15 @@ def test_every_step_that_ships_is_described() -> None:
     assert set(explanation.STEPS) == shipped
 
 
+def test_a_steward_reads_which_hospitals_are_held_out_and_whether_it_is_the_own_one() -> None:
+    sites = ("south", "north", "west")
+    proposal = proposed(spec_of(sites=dict.fromkeys(sites, "rows"), evaluation={"holdout": ["west"]}))
+    told = {site: paragraphs(explain(proposal, site=site), "What would be done") for site in sites}
+    assert all("Held out: “west”." in each for each in told.values())
+    assert [site for site in sites if "This hospital is held out." in told[site]] == ["west"]
+    assert "eld out" not in paragraphs(explain(proposed(), site="west"), "What would be done")
+
+
 def test_a_steward_reads_what_for_whose_what_how_often_and_how_protected() -> None:
     told = explain(proposed(), policy=STRICT, cohort=Rows())
     purpose = paragraphs(told, "What it is for")
