@@ -251,6 +251,7 @@ def test_workers_killed_at_any_time_are_replaced(tmp_path: Path, strategy: str, 
     verify(tmp_path / "killed", sites)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # one that meets Python's own fork hooks
 def test_a_round_that_was_interrupted_can_be_tried_again(tmp_path: Path) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -263,10 +264,10 @@ def test_a_round_that_was_interrupted_can_be_tried_again(tmp_path: Path) -> None
             signal.setitimer(signal.ITIMER_REAL, seconds)
             try:
                 _, metrics = process.next(state)
+                signal.setitimer(signal.ITIMER_REAL, 0)
                 break
             except KeyboardInterrupt:
                 interrupted, seconds = interrupted + 1, seconds * 2
-        signal.setitimer(signal.ITIMER_REAL, 0)
         return interrupted, metrics.value("loss")
 
     sites, before = tables(8, 5), signal.signal(signal.SIGALRM, interrupt)

@@ -48,7 +48,7 @@ from medfed.engine.flare.streams import Download, Pieces
 from medfed.engine.flare.turns import Turns
 
 SERVER, FIRST, SECOND = "server", "site-1.job", "site-2.job"
-LONG = 20.0
+LONG = 120.0
 """Seconds after which a test gives up."""
 
 A_WHILE = 0.3
