@@ -833,7 +833,7 @@ def test_a_site_that_is_gone_is_left_out(consortium: Consortium) -> None:
 
 def test_a_site_that_goes_while_it_sends_is_left_out(consortium: Consortium, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "_STALLED", 10 * LONG)
-    monkeypatch.setattr(carriers, "_LOOK_UP", LONG)
+    monkeypatch.setattr(carriers, "_LOOK_UP", 2.0)
     asked = asked_positions(monkeypatch, lost=1)
     answers = consortium.carrier.carry({"site-1": question()}, None)
     number = consortium.first.next()[1].number
