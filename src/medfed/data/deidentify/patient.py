@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from medfed.data.deidentify.dates import Shift, shift_of
 from medfed.data.deidentify.folding import NO_WORD, foldings, is_unspaced
+from medfed.data.deidentify.reading import check_depth
 from medfed.data.deidentify.secret import Secret
 
 if TYPE_CHECKING:
@@ -82,8 +83,9 @@ def patient_of(source: Dataset, secret: Secret) -> Patient:
     return Patient(who, days, frozenset(words), frozenset(short), frozenset(signs))
 
 
-def _texts(source: Dataset) -> Iterator[tuple[str, bool]]:
+def _texts(source: Dataset, depth: int = 0) -> Iterator[tuple[str, bool]]:
     """The values that name somebody or something, at every depth, and whether each is a person's name."""
+    check_depth(depth)
     for tag in list(source.keys()):
         try:
             element = source[tag]
@@ -91,7 +93,7 @@ def _texts(source: Dataset) -> Iterator[tuple[str, bool]]:
             continue
         if element.VR == "SQ":
             for item in element.value:
-                yield from _texts(item)
+                yield from _texts(item, depth + 1)
         elif element.VR == "PN" or element.keyword in _NAMING:
             value = element.value
             yield from ((str(each), element.VR == "PN") for each in (value if element.VM > 1 else [value]))

@@ -16,7 +16,7 @@ class Refusal(enum.StrEnum):
     """Why a file is not copied."""
 
     NOT_DICOM = "no DICOM file: it does not begin with a preamble and DICM"
-    UNREADABLE = "damaged: it cannot be read as DICOM"
+    UNREADABLE = "damaged, cut short or nested too deeply: it cannot be read as DICOM"
     NO_FILE = "it cannot be read, or is no regular file"
     TOO_LARGE = "larger than the limit"
     DIRECTORY = "a DICOMDIR: it lists files that have other names in the copy; make a new one for the copy"
