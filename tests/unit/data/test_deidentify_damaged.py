@@ -102,3 +102,14 @@ def test_a_head_without_its_element_is_a_cut_too_and_padding_is_none() -> None:
 def test_a_plan_that_pydicom_ships_cut_short_is_refused() -> None:
     sample = Path(pydicom.__path__[0]) / "data" / "test_files" / "rtplan_truncated.dcm"
     assert deidentify(sample.read_bytes(), RULES) is Refusal.UNREADABLE
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+@pytest.mark.parametrize("value", [["1.2.3", "1.2.4"], [f"1.2.3.{k}" for k in range(8)], "Jane Doe"])
+def test_a_file_whose_study_series_or_instance_is_not_one_uid_is_refused(keyword: str, value: list[str] | str) -> None:
+    """The copy's folders are named by its UIDs: eight of them are longer than a name may be."""
+    image = dcmread(BytesIO(written(small_image(), ExplicitVRLittleEndian)))
+    image[keyword] = DataElement(image[keyword].tag, "UI" if isinstance(value, list) else "LO", value)
+    buffer = BytesIO()
+    image.save_as(buffer)
+    assert deidentify(buffer.getvalue(), RULES) is Refusal.MANY_UIDS

@@ -109,7 +109,7 @@ class _Extent:
 
         element = source.get_item(tag, keep_deferred=True)
         if isinstance(element, DataElement):  # read already, which only those are whose end the reader had to find
-            return cls(element.file_tell, None)
+            return cls(element.file_tell or 0, None)
         if element.length == _UNDEFINED:
             return cls(element.value_tell, None)
         is_whole = len(element.value or b"") == element.length
