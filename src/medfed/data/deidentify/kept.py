@@ -24,7 +24,8 @@ _OF_THE_PATIENT = frozenset(
 )
 _NAMES_OF_THINGS = frozenset({"ManufacturerModelName", "ProtocolName", "SequenceName"})
 _IDENTIFYING = re.compile(
-    "Name$|IDs?$|Identif|Number|Address|Telephone|Physician|Operator|Person|Institution|Locator|Residence|Birth|Login"
+    "Name$|IDs?$|Identif|Number|Address|Telephone|Physician|Operator|Person|Institution|Locator|Location$|Residence"
+    "|Birth|Login|^GPS"
 )
 
 
