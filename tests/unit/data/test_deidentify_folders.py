@@ -335,6 +335,18 @@ def test_odd_files_are_refused_and_stop_nothing(tmp_path: Path) -> None:
     assert stat.S_IMODE(folders.journal.stat().st_mode) == 0o600
 
 
+def test_a_file_that_the_memory_cannot_hold_several_times_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = image(1)
+    source(tmp_path, {"a.dcm": content})
+    pages = {"SC_PAGE_SIZE": 6, "SC_PHYS_PAGES": len(content) - 1}
+    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+    assert run(tmp_path)[1].summary.refused == {"too_large": 1}
+    pages["SC_PHYS_PAGES"] += 1
+    assert run(tmp_path)[1].summary.copied == 1
+
+
 @pytest.fixture
 def work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Workplace:
     return Workplace(tmp_path, capsys)

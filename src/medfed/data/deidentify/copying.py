@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -25,7 +26,9 @@ EVERYTHING = "all"
 RULES = 3
 """Changes with the rules: files done by other rules are not gone on with."""
 _LARGEST = 4 << 30
-"""Bytes of the largest file that is read."""
+"""Bytes of the largest file that is read, however large the memory is."""
+_IN_MEMORY = 6
+"""How many files of the largest size the memory has to hold: a file, its copy and both as data sets, at once."""
 _NO_FILE = Refusal.NO_FILE.name.lower()
 
 
@@ -205,13 +208,18 @@ def _content(path: Path) -> bytes | Refusal:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             return Refusal.NO_FILE
-        if found.st_size > _LARGEST:
+        if found.st_size > _largest():
             return Refusal.TOO_LARGE
         with path.open("rb") as file:
             head = file.read(HEAD)
             return head + file.read() if is_dicom(head) else Refusal.NOT_DICOM
     except OSError:
         return Refusal.NO_FILE
+
+
+def _largest() -> int:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(_LARGEST, memory // _IN_MEMORY)
 
 
 def _remove(path: Path, folder: Path) -> None:

@@ -18,7 +18,7 @@ class Refusal(enum.StrEnum):
     NOT_DICOM = "no DICOM file: it does not begin with a preamble and DICM"
     UNREADABLE = "damaged, cut short or nested too deeply: it cannot be read as DICOM"
     NO_FILE = "it cannot be read, or is no regular file"
-    TOO_LARGE = "larger than the limit"
+    TOO_LARGE = "larger than 4 GiB, or than a sixth of the memory"
     DIRECTORY = "a DICOMDIR: it lists files that have other names in the copy; make a new one for the copy"
     DOCUMENT = "an encapsulated document (PDF, CDA, model): what it says cannot be de-identified"
     REPORT = "a structured report or key object: its text cannot be de-identified"
