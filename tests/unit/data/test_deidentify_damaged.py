@@ -93,8 +93,9 @@ def test_a_file_that_is_cut_short_is_refused_and_never_copied_in_part(syntax: st
         assert only_noughts or made is Refusal.UNREADABLE, cut
 
 
-def test_a_head_without_its_element_is_a_cut_too_and_padding_is_none() -> None:
-    content = written(small_image(), ExplicitVRLittleEndian)
+@pytest.mark.parametrize("last", [small_image(), structure_set(), structure_set(is_undefined_length=True)])
+def test_a_head_without_its_element_is_a_cut_too_and_padding_is_none(last: Dataset) -> None:
+    content = written(last, ExplicitVRLittleEndian)
     assert deidentify(content + b"\xfc\xff\xfc\xffOB", RULES) is Refusal.UNREADABLE
     assert isinstance(deidentify(content + b"\0" * 4, RULES), Copy)
 
