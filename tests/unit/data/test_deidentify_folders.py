@@ -18,7 +18,7 @@ from medfed.core.errors import UserError
 from medfed.data.deidentify.attributes import Rules
 from medfed.data.deidentify.copying import Copying, settings_of
 from medfed.data.deidentify.folders import Folders, opened
-from medfed.data.deidentify.journal import Action, Line
+from medfed.data.deidentify.journal import Action, Journal, Line
 from medfed.data.deidentify.secret import Secret
 
 RULES = Rules(SECRET)
@@ -121,6 +121,50 @@ def test_a_copy_whose_source_is_gone_is_told_and_removed_when_asked(tmp_path: Pa
     assert (run(tmp_path)[1].summary.gone, run(tmp_path)[1].summary.done_before) == (0, 2)
 
 
+def test_a_copy_of_a_run_that_was_killed_before_it_listed_it_is_gone_with_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    folder = source(tmp_path, {"a.dcm": image(1), "b.dcm": image(2, PatientID="other")})
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Journal, "append", kill)
+        run(tmp_path)
+    (written_before,) = (tmp_path / "copy").rglob("*.dcm")
+    half = written_before.with_name(".1.2.3.dcm.partial")
+    half.write_bytes(b"half")
+    (folder / "a.dcm").unlink()
+    assert run(tmp_path)[1].summary.gone == 2
+    _, copying, _ = run(tmp_path, remove_gone=True)
+    assert (copying.summary.removed, copying.summary.copied) == (2, 1)
+    assert not written_before.exists() and not half.exists()
+
+
+def test_a_copy_that_another_private_folder_lists_is_gone_with_its_source(tmp_path: Path) -> None:
+    folder = source(tmp_path, {"a.dcm": image(1), "b.dcm": image(2)})
+    run(tmp_path)
+    (folder / "a.dcm").unlink()
+    folders = opened(folder, tmp_path / "copy", tmp_path / "other", settings_of(RULES))
+    copying = Copying(folders, RULES, remove_gone=True)
+    list(copying)
+    assert copying.summary.removed == 1 and len(snapshot(folders.target)) == 1
+
+
+def test_an_empty_source_is_no_reason_to_remove_all_copies(tmp_path: Path) -> None:
+    folder = source(tmp_path, {"a.dcm": image(1)})
+    _, _, folders = run(tmp_path)
+    before = snapshot(folders.target)
+    (folder / "a.dcm").unlink()
+    with pytest.raises(UserError, match="the source holds no file"):
+        run(tmp_path, remove_gone=True)
+    assert before and snapshot(folders.target) == before
+    assert run(tmp_path)[1].summary.gone == 1
+
+
 def test_a_double_keeps_the_copy_of_a_file_that_is_gone_and_a_renamed_file_is_the_same(tmp_path: Path) -> None:
     folder = source(tmp_path, {"a.dcm": image(1), "b.dcm": image(1), "c.dcm": image(2)})
     _, _, folders = run(tmp_path)
@@ -187,6 +231,54 @@ def test_accepting_can_be_gone_on_with_by_the_same_command(tmp_path: Path) -> No
         assert run(tmp_path, patient)[1].summary.copied == 1
 
 
+def test_what_a_person_looked_at_stays_accepted_while_its_source_cannot_be_read(tmp_path: Path) -> None:
+    content = image(1, BurnedInAnnotation="YES")
+    folder = source(tmp_path, {"a.dcm": content, "b.dcm": image(2)})
+    run(tmp_path)
+    _, _, folders = run(tmp_path, "all")
+    before = snapshot(folders.target)
+    assert len(before) == 2
+    (folder / "a.dcm").unlink()
+    os.mkfifo(folder / "a.dcm")
+    _, copying, _ = run(tmp_path, remove_gone=True)
+    assert copying.summary.refused == {"no_file": 1} and (copying.summary.gone, copying.summary.removed) == (0, 0)
+    (folder / "a.dcm").unlink()
+    source(tmp_path, {"a.dcm": content})
+    _, copying, _ = run(tmp_path)
+    assert copying.summary.done_before == 2 and snapshot(folders.target) == before
+
+
+def test_what_a_person_looked_at_stays_accepted_when_its_source_comes_back(tmp_path: Path) -> None:
+    content = image(1, BurnedInAnnotation="YES")
+    folder = source(tmp_path, {"a.dcm": content, "b.dcm": image(2)})
+    run(tmp_path)
+    _, _, folders = run(tmp_path, "all")
+    before = snapshot(folders.target)
+    (folder / "a.dcm").unlink()
+    assert run(tmp_path, remove_gone=True)[1].summary.removed == 1
+    source(tmp_path, {"a.dcm": content})
+    assert run(tmp_path)[1].summary.accepted == 1 and snapshot(folders.target) == before
+    source(tmp_path, {"a.dcm": image(1, BurnedInAnnotation="YES", Modality="MR")})  # which nobody looked at
+    assert run(tmp_path)[1].summary.quarantined == {"says_so": 1}
+
+
+def test_a_copy_that_a_crash_emptied_is_written_again(tmp_path: Path) -> None:
+    source(tmp_path, {"a.dcm": image(1), "b.dcm": image(2, BurnedInAnnotation="YES")})
+    _, _, folders = run(tmp_path)
+    before = [snapshot(folder) for folder in (folders.target, folders.quarantine)]
+    for folder in (folders.target, folders.quarantine):
+        next(folder.rglob("*.dcm")).write_bytes(b"")
+    assert run(tmp_path)[1].summary.done_before == 0
+    assert [snapshot(folder) for folder in (folders.target, folders.quarantine)] == before
+
+
+def test_a_name_is_free_once_its_source_file_makes_another_copy(tmp_path: Path) -> None:
+    source(tmp_path, {"a.dcm": image(1), "b.dcm": image(1, Modality="MR")})
+    assert run(tmp_path)[1].summary.refused == {"same_name": 1}
+    source(tmp_path, {"a.dcm": image(5)})
+    assert run(tmp_path)[1].summary.copied == 2
+
+
 def test_a_folder_that_cannot_be_looked_into_is_no_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source(tmp_path, {"a.dcm": image(1), "closed/b.dcm": image(2)})
     scan = os.scandir
@@ -233,11 +325,26 @@ def test_odd_files_are_refused_and_stop_nothing(tmp_path: Path) -> None:
     folder = source(tmp_path, {"a.dcm": image(1), "empty": b"", os.fsdecode(b"\xff\xfename.dcm"): image(2)})
     os.mkfifo(folder / "pipe")
     (folder / "broken link").symlink_to(folder / "nowhere")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.dcm").write_bytes(image(3))
+    (folder / "link to a folder").symlink_to(tmp_path / "elsewhere")
     _, copying, folders = run(tmp_path)
     assert copying.summary.copied == 2
-    assert copying.summary.refused == {"not_dicom": 1, "no_file": 2}
+    assert copying.summary.refused == {"not_dicom": 1, "no_file": 3}
     assert stat.S_IMODE(folders.private.stat().st_mode) == 0o700
     assert stat.S_IMODE(folders.journal.stat().st_mode) == 0o600
+
+
+def test_a_file_that_the_memory_cannot_hold_several_times_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = image(1)
+    source(tmp_path, {"a.dcm": content})
+    pages = {"SC_PAGE_SIZE": 6, "SC_PHYS_PAGES": len(content) - 1}
+    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+    assert run(tmp_path)[1].summary.refused == {"too_large": 1}
+    pages["SC_PHYS_PAGES"] += 1
+    assert run(tmp_path)[1].summary.copied == 1
 
 
 @pytest.fixture

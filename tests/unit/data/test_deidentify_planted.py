@@ -118,7 +118,15 @@ def test_kept_attributes_stay_and_are_watched(tmp_path: Path) -> None:
     assert "SeriesDescription" not in copy
     assert copy[0x00191008].value == 2.5 and 0x00191009 not in copy
     codes = [item.CodeValue for item in copy.DeidentificationMethodCodeSequence]
-    assert codes == ["113100", "113107", "113111"]
+    assert codes == ["113100", "113107", "113108", "113111"]
+    assert list(copy.DeidentificationMethod)[2:] == [f"kept: {name}" for name in kept.names]
+
+
+def test_a_copy_names_no_option_that_was_not_taken(tmp_path: Path) -> None:
+    kept = parse_kept(["ManufacturerModelName"])
+    (copy,) = copies(copied(tmp_path, {"file.dcm": written(small_image(), ExplicitVRLittleEndian)}, kept))
+    assert [item.CodeValue for item in copy.DeidentificationMethodCodeSequence] == ["113100", "113107"]
+    assert copy.DeidentificationMethod[-1] == "kept: ManufacturerModelName"
 
 
 def test_the_report_has_no_identifier_and_counts_each_file(tmp_path: Path) -> None:

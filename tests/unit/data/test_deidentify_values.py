@@ -14,13 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.datadict import tag_for_keyword
+from tests.unit.data.planted import small_image
 
 from medfed.core.errors import UserError
 from medfed.data.deidentify.dates import EARLIEST, LATEST, Shift, capped_age, is_of_care, shift_of
 from medfed.data.deidentify.kept import parse_kept
-from medfed.data.deidentify.patient import pseudonym
+from medfed.data.deidentify.patient import patient_of, pseudonym
 from medfed.data.deidentify.profile import Action, basic_profile
 from medfed.data.deidentify.secret import Secret, load_or_create_secret
+from medfed.data.deidentify.spellings import day_of, has_day, spellings
 from medfed.data.deidentify.terms import is_term
 from medfed.data.deidentify.uids import is_standard, new_uid
 
@@ -105,6 +107,17 @@ def test_pseudonyms_are_keyed() -> None:
     assert pseudonym(ONE, "4711") == pseudonym(ONE, "4711") != pseudonym(OTHER, "4711") != pseudonym(ONE, "4712")
 
 
+def test_one_id_of_two_issuers_is_of_two_patients() -> None:
+    image = small_image()
+    mine = patient_of(image, ONE)
+    found = []
+    for issuer in ("North", "South", ""):
+        image.IssuerOfPatientID = issuer
+        found.append(patient_of(image, ONE))
+    assert len({each.pseudonym for each in found}) == len({each.shift.days for each in found}) == 3
+    assert found[2].pseudonym == mine.pseudonym == pseudonym(ONE, image.PatientID)
+
+
 @pytest.mark.parametrize(
     ("keyword", "action"),
     [  # as table E.1-1 of PS3.15 prints them
@@ -142,6 +155,28 @@ def test_words_of_the_standard_are_known_and_names_are_not() -> None:
     assert not any(map(is_term, ["SMITH", "CHEST SMITH", "12345", "1965", "O'HARA", "chest of Ada"]))
 
 
+@pytest.mark.parametrize(
+    ("text", "day"),
+    [
+        ("20240305", "20240305"),
+        ("2024.03.05", "20240305"),
+        ("20240305101112.5+0100", "20240305"),
+        ("202403", ""),
+        ("20240230", ""),
+        ("Smith", ""),
+        ("19000101", ""),
+    ],
+)
+def test_the_day_of_a_date(text: str, day: str) -> None:
+    assert day_of(text) == day
+
+
+@given(st.dates(datetime.date(1000, 1, 1)), st.sampled_from(["%Y-%m-%d", "%d.%m.%Y", "%m/%d/%y", "%y%m%d", "%d %m %Y"]))
+def test_a_day_is_found_in_every_usual_order(day: datetime.date, written: str) -> None:
+    assert has_day(f"CT {day.strftime(written)}, old", spellings(day.strftime("%Y%m%d")))
+    assert not has_day(f"CT {day.year}, old", spellings(day.strftime("%Y%m%d")))
+
+
 def test_the_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "deidentification.key"
     secret = load_or_create_secret(path)
@@ -164,7 +199,7 @@ def test_what_is_no_key_is_refused(tmp_path: Path, content: bytes) -> None:
 
 _NAMING = (
     "PatientName PatientID StudyDate SOPInstanceUID PixelData Nonsense InstitutionName PatientBirthDate "
-    "OperatorsName PatientComments 0010,SIEMENS"
+    "OperatorsName PatientComments 0010,SIEMENS GPSLatitude CurrentPatientLocation AssignedLocation"
 )
 
 

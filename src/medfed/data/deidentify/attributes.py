@@ -14,6 +14,7 @@ from medfed.data.deidentify.dates import DUMMIES, is_of_care
 from medfed.data.deidentify.kept import Kept
 from medfed.data.deidentify.patient import Patient
 from medfed.data.deidentify.profile import Action, basic_profile
+from medfed.data.deidentify.reading import check_depth
 from medfed.data.deidentify.refusals import PIXELS
 from medfed.data.deidentify.secret import Secret
 from medfed.data.deidentify.tables import is_whole_table
@@ -48,9 +49,13 @@ class Cleaner:
     tally: Tally
 
     def cleaned(self, source: Dataset, *, depth: int = 0) -> Dataset:
-        """A new data set with what may stay of another; depth 0 is the file's own, others are items of sequences."""
+        """A new data set with what may stay of another; depth 0 is the file's own, others are items of sequences.
+
+        Raises Unreadable for items deeper than DEEPEST.
+        """
         from pydicom.dataset import Dataset as New
 
+        check_depth(depth)
         target = New()
         code = known_code(source) if depth else None
         for tag in sorted(source.keys()):
@@ -59,6 +64,8 @@ class Cleaner:
                 deed, value = Deed.REMOVED, None
             elif element.tag.is_private:
                 deed, value = self._private(element, source)
+            elif not _is_lawful(element):
+                deed, value = Deed.REMOVED, None
             elif code is not None and element.keyword in CODE_FIELDS:
                 deed, value = Deed.KEPT, code[CODE_FIELDS.index(element.keyword)]
             else:
@@ -69,10 +76,8 @@ class Cleaner:
         return target
 
     def _public(self, element: DataElement, source: Dataset, depth: int) -> Rewritten:
-        """What becomes of an attribute of the standard: what the profile says of it, or else its kind of value."""
+        """What becomes of a lawful attribute of the standard: what the profile says of it, else its kind of value."""
         tag, vr, keyword = int(element.tag), element.VR, element.keyword
-        if not _is_lawful(element):
-            return Deed.REMOVED, None
         if keyword in _PSEUDONYMS:
             return Deed.REPLACED, self.patient.pseudonym
         if tag in self.rules.kept.tags:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -22,10 +23,13 @@ from medfed.version import __version__
 
 EVERYTHING = "all"
 """The name by which all quarantined files are accepted."""
-RULES = 2
+RULES = 3
 """Changes with the rules: files done by other rules are not gone on with."""
 _LARGEST = 4 << 30
-"""Bytes of the largest file that is read."""
+"""Bytes of the largest file that is read, however large the memory is."""
+_IN_MEMORY = 6
+"""How many files of the largest size the memory has to hold: a file, its copy and both as data sets, at once."""
+_NO_FILE = Refusal.NO_FILE.name.lower()
 
 
 def settings_of(rules: Rules) -> Settings:
@@ -60,7 +64,11 @@ class Copying:
         return len(self._files)
 
     def __iter__(self) -> Iterator[Line]:
-        """Raises UserError where an accepted name is none of a quarantined file, and where nothing can be written."""
+        """Raises UserError where an accepted name is none of a quarantined file, and where nothing can be written.
+
+        So it does where all copies would be removed, since the source holds no file.
+        """
+        self._check_source()
         with Journal(self._folders.journal) as journal:
             self._check_accepted(journal)
             self.begun = True
@@ -77,15 +85,28 @@ class Copying:
             finally:
                 self._write_summary()
 
+    def _check_source(self) -> None:
+        if self._remove_gone and not self._files:
+            raise UserError(
+                "the source holds no file, so that --remove-gone would remove all copies",
+                where=str(self._folders.source),
+                remedy="mount the source; to give up the whole copy, remove its folder and the private one yourself",
+            )
+
     def _source(self, path: Path) -> str:
         return str(path.relative_to(self._folders.source))
 
     def _gone(self, journal: Journal, lines: list[Line]) -> None:
-        """Count, or remove, files of earlier runs whose source file was taken away, or is another now."""
-        in_copy = {line.copy for line in lines if line.action in (Action.COPIED, Action.DOUBLE)}
-        waiting = {line.copy for line in lines if line.action in (Action.QUARANTINED, Action.DOUBLE)}
+        """Count, or remove, files of earlier runs whose source file was taken away, or is another now.
+
+        The folders themselves say which there are: a run that was killed, or had another private folder, listed not
+        all. A source file that cannot be read at the moment is not gone.
+        """
+        known = [_before(line, journal) if line.reason == _NO_FILE else line for line in lines]
+        in_copy = {line.copy for line in known if line.action in (Action.COPIED, Action.DOUBLE)}
+        waiting = {line.copy for line in known if line.action in (Action.QUARANTINED, Action.DOUBLE)}
         for folder, standing in ((self._folders.target, in_copy), (self._folders.quarantine, waiting)):
-            gone = [folder / name for name in sorted(journal.made - standing) if (folder / name).is_file()]
+            gone = [folder / name for name in self._folders.made(folder) if name not in standing]
             if self._remove_gone:
                 for path in gone:
                     _remove(path, folder)
@@ -112,15 +133,20 @@ class Copying:
     def _stands(self, line: Line) -> bool:
         """Whether nothing is to be done again for a file whose content is the same as before."""
         if line.action is Action.COPIED:
-            return (self._folders.target / line.copy).is_file()
+            return _has_size(self._folders.target / line.copy, line.size)
         if line.action is Action.QUARANTINED:
-            return not self._is_accepted(line.copy) and (self._folders.quarantine / line.copy).is_file()
+            path = self._folders.quarantine / line.copy
+            return not self._is_accepted(line.copy) and _has_size(path, line.size)
         return False
 
     def _made(self, source: str, digest: str, content: bytes, journal: Journal) -> Line:
         last = journal.last(source)
         waited = last is not None and (last.action, last.digest) == (Action.QUARANTINED, digest)
-        made = deidentify(content, self._rules, lambda name: waited and self._is_accepted(name))
+        made = deidentify(
+            content,
+            self._rules,
+            lambda name: journal.was_looked_at(name, digest) or (waited and self._is_accepted(name)),
+        )
         if isinstance(made, Refusal):
             return Line(source, digest, Action.REFUSED, made.name.lower())
         owner = journal.owner(made.name)
@@ -130,7 +156,7 @@ class Copying:
             return Line(source, digest, Action.DOUBLE, copy=made.name)
         if made.suspicion is not None:
             _write(self._folders.quarantine / made.name, made.content, mode=0o600)
-            return Line(source, digest, Action.QUARANTINED, made.suspicion.name.lower(), made.name)
+            return Line(source, digest, Action.QUARANTINED, made.suspicion.name.lower(), made.name, len(made.content))
         _write(self._folders.target / made.name, made.content)
         (self._folders.quarantine / made.name).unlink(missing_ok=True)
         return _copied(source, digest, made)
@@ -153,7 +179,23 @@ class Copying:
 
 def _copied(source: str, digest: str, made: Copy) -> Line:
     deeds = {deed.value: n for deed, n in made.tally.deeds.items()}
-    return Line(source, digest, Action.COPIED, "", made.name, made.looked_at, deeds, dict(made.tally.texts))
+    return Line(
+        source, digest, Action.COPIED, "", made.name, len(made.content), made.looked_at, deeds, dict(made.tally.texts)
+    )
+
+
+def _before(line: Line, journal: Journal) -> Line:
+    """What was written of a source file before it could not be read."""
+    return journal.last(line.source) or line
+
+
+def _has_size(path: Path, size: int) -> bool:
+    """Whether a file stands with as many bytes as were written: a crash of the machine can leave fewer."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == size
 
 
 def _parts(name: str) -> list[str]:
@@ -166,13 +208,18 @@ def _content(path: Path) -> bytes | Refusal:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             return Refusal.NO_FILE
-        if found.st_size > _LARGEST:
+        if found.st_size > _largest():
             return Refusal.TOO_LARGE
         with path.open("rb") as file:
             head = file.read(HEAD)
             return head + file.read() if is_dicom(head) else Refusal.NOT_DICOM
     except OSError:
         return Refusal.NO_FILE
+
+
+def _largest() -> int:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(_LARGEST, memory // _IN_MEMORY)
 
 
 def _remove(path: Path, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from medfed.core.errors import UserError
 from medfed.data.deidentify.summary import FORMAT, Settings
 
 REPORT = "deidentification.json"
+_UID = r"(?:none|[0-9.]+)"
+_MADE = re.compile(rf"P-[A-Z2-7]{{16}}/{_UID}/{_UID}/(?:[0-9.]+\.dcm|\.[0-9.]+\.dcm\.partial)")
+"""The name of a copy, and of what a run leaves that is killed while it writes one."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,13 @@ class Folders:
         return self.target / REPORT
 
     def files(self) -> list[Path]:
-        """All files below the source, in order; links to folders are not followed."""
+        """All files below the source, in order, and links to folders, which are not followed."""
         return sorted(_walk(self.source))
+
+    def made(self, folder: Path) -> list[str]:
+        """Names of all files in the target or the quarantine that any run made, whole or not, in order."""
+        found = (str(path.relative_to(folder)) for path in folder.glob("P-*/*/*/*") if path.is_file())
+        return sorted(name for name in found if _MADE.fullmatch(name))
 
 
 def opened(source: Path, target: Path, private: Path | None, settings: Settings) -> Folders:
@@ -106,5 +115,6 @@ def _walk(folder: Path) -> Iterator[Path]:
             remedy="mend its permissions, then give the same command again",
         ) from error
 
-    for directory, _, names in os.walk(folder, onerror=unreadable):
+    for directory, folders, names in os.walk(folder, onerror=unreadable):
         yield from (Path(directory) / name for name in names)
+        yield from (path for name in folders if (path := Path(directory) / name).is_symlink())

@@ -26,8 +26,13 @@ IMPLEMENTATION = "2.25.205931648203981726450195871640288113977"
 _METHODS = {
     "113100": "Basic Application Confidentiality Profile",
     "113107": "Retain Longitudinal Temporal Information Modified Dates Option",
+    "113108": "Retain Patient Characteristics Option",
     "113111": "Retain Safe Private Option",
 }
+
+
+_LONGEST = 64
+"""Letters of a value of VR LO (PS3.5, 6.2)."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +122,20 @@ def _flag(target: Dataset, rules: Rules, *, looked_at: bool) -> None:
     """Say in the copy itself what was done to it (PS3.15, E.1.1)."""
     from pydicom.dataset import Dataset as Item
 
-    codes = ["113100", "113107", *(["113111"] if rules.kept.blocks else [])]
+    kept = rules.kept
+    options = {"113108": kept.has_characteristics, "113111": bool(kept.blocks)}
     items = []
-    for code in codes:
+    for code in ("113100", "113107", *(code for code, is_taken in options.items() if is_taken)):
         item = Item()
         item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code, "DCM", _METHODS[code]
         items.append(item)
     target.SpecificCharacterSet = UTF8
     target.PatientIdentityRemoved = "YES"
-    target.DeidentificationMethod = [f"MedFed {__version__}: PS3.15 basic profile, stricter on text", "dates shifted"]
+    target.DeidentificationMethod = [
+        f"MedFed {__version__}: PS3.15 basic profile, stricter on text",
+        "dates shifted",
+        *(f"kept: {name}"[:_LONGEST] for name in kept.names),
+    ]
     target.DeidentificationMethodCodeSequence = items
     target.LongitudinalTemporalInformationModified = "MODIFIED"
     if looked_at:

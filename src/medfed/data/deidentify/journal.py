@@ -25,8 +25,9 @@ class Action(enum.StrEnum):
 class Line:
     """One source file, by its path below the source. digest: a keyed hash of its content.
 
-    reason: the code of a refusal or a suspicion. copy: the copy's name, where there is one. looked_at: a person looked
-    at its pixels. deeds, texts: counts as in :class:`medfed.data.deidentify.tally.Tally`.
+    It is "" where the file could not be read, or is not DICOM. reason: the code of a refusal or a suspicion. copy: the
+    copy's name, where there is one, and size its bytes. looked_at: a person looked at its pixels. deeds, texts: counts
+    as in :class:`medfed.data.deidentify.tally.Tally`.
     """
 
     source: str
@@ -34,6 +35,7 @@ class Line:
     action: Action
     reason: str = ""
     copy: str = ""
+    size: int = 0
     looked_at: bool = False
     deeds: dict[str, int] = field(default_factory=dict)
     texts: dict[str, int] = field(default_factory=dict)
@@ -43,17 +45,16 @@ _OWNING = (Action.COPIED, Action.QUARANTINED)
 
 
 class Journal:
-    """``files.jsonl`` of the private folder: appended line by line, so that a killed run is gone on with.
-
-    made: the names of all files that any run put into the copy or into quarantine.
-    """
+    """``files.jsonl`` of the private folder: appended line by line, so that a killed run is gone on with."""
 
     def __init__(self, path: Path) -> None:
         """Raises UserError where the file cannot be read or written."""
         try:
-            self._lines = {line.source: line for line in _read(path)}
-            self._owners = {line.copy: line for line in self._lines.values() if line.action in _OWNING}
-            self.made = {line.copy for line in _read(path) if line.action in _OWNING}
+            self._lines = dict[str, Line]()
+            self._owners = dict[str, Line]()
+            self._looked_at = set[tuple[str, str]]()
+            for line in _read(path):
+                self._take(line)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             self._file = os.fdopen(descriptor, "a+b")
             self._end_half_a_line()
@@ -68,28 +69,38 @@ class Journal:
         self._file.close()
 
     def last(self, source: str) -> Line | None:
-        """What was last written of a source file."""
+        """What was last written of a source file whose content could be read."""
         return self._lines.get(source)
 
     def owner(self, copy: str) -> Line | None:
-        """The source file that a copy, or a file in quarantine, was made from."""
-        return self._owners.get(copy)
+        """The source file that a copy, or a file in quarantine, was made from, and still is as far as is known."""
+        found = self._owners.get(copy)
+        return found if found is not None and self._lines.get(found.source) is found else None
 
     def suspected(self) -> Iterator[Line]:
         """Files that wait for a person's look, and those that a person has looked at."""
         return (line for line in self._lines.values() if line.action is Action.QUARANTINED or line.looked_at)
 
+    def was_looked_at(self, copy: str, digest: str) -> bool:
+        """Whether a person ever looked at the pixels of this copy, made from this content."""
+        return (copy, digest) in self._looked_at
+
     def append(self, line: Line) -> None:
         """Write a line, and hand it to the operating system at once. Raises UserError where the disk is full."""
-        self._lines[line.source] = line
-        if line.action in _OWNING:
-            self._owners[line.copy] = line
-            self.made.add(line.copy)
+        self._take(line)
         try:
             self._file.write(json.dumps(asdict(line), ensure_ascii=True).encode() + b"\n")
             self._file.flush()
         except OSError as error:
             raise _unwritable(self._path, error) from error
+
+    def _take(self, line: Line) -> None:
+        if line.digest:
+            self._lines[line.source] = line
+        if line.action in _OWNING:
+            self._owners[line.copy] = line
+        if line.looked_at:
+            self._looked_at.add((line.copy, line.digest))
 
     def _end_half_a_line(self) -> None:
         size = self._file.seek(0, os.SEEK_END)

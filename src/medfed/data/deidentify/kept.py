@@ -24,7 +24,8 @@ _OF_THE_PATIENT = frozenset(
 )
 _NAMES_OF_THINGS = frozenset({"ManufacturerModelName", "ProtocolName", "SequenceName"})
 _IDENTIFYING = re.compile(
-    "Name$|IDs?$|Identif|Number|Address|Telephone|Physician|Operator|Person|Institution|Locator|Residence|Birth|Login"
+    "Name$|IDs?$|Identif|Number|Address|Telephone|Physician|Operator|Person|Institution|Locator|Location$|Residence"
+    "|Birth|Login|^GPS"
 )
 
 
@@ -35,7 +36,12 @@ class Kept:
     tags: frozenset[int] = frozenset()
     blocks: frozenset[tuple[int, str]] = frozenset()
     names: tuple[str, ...] = ()
-    """As they were asked for, in order: the report says them."""
+    """As they were asked for, in order: the report says them, and each copy."""
+
+    @property
+    def has_characteristics(self) -> bool:
+        """Whether an attribute of the patient's body or habits is among them (PS3.15, E.3.7)."""
+        return not _OF_THE_PATIENT.isdisjoint(self.names)
 
 
 def parse_kept(asked: Iterable[str]) -> Kept:

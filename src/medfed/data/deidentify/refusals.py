@@ -16,15 +16,16 @@ class Refusal(enum.StrEnum):
     """Why a file is not copied."""
 
     NOT_DICOM = "no DICOM file: it does not begin with a preamble and DICM"
-    UNREADABLE = "damaged: it cannot be read as DICOM"
+    UNREADABLE = "damaged, cut short or nested too deeply: it cannot be read as DICOM"
     NO_FILE = "it cannot be read, or is no regular file"
-    TOO_LARGE = "larger than the limit"
+    TOO_LARGE = "larger than 4 GiB, or than a sixth of the memory"
     DIRECTORY = "a DICOMDIR: it lists files that have other names in the copy; make a new one for the copy"
     DOCUMENT = "an encapsulated document (PDF, CDA, model): what it says cannot be de-identified"
     REPORT = "a structured report or key object: its text cannot be de-identified"
     SOUND = "a waveform or sound: a voice is an identifier, and the profile covers no waveforms"
     RAW = "raw or private data: how they are written is not known"
     NO_CLASS = "it names no SOP class and instance, or two that differ"
+    MANY_UIDS = "its study, series or instance is named by several UIDs, or by what is no UID"
     NO_IMAGE = "it holds no image that can be looked at, nor a plan or structure set"
     WRONG_SIZE = "its pixel data are not as long as rows, columns and frames say"
     HIDDEN = "its compressed pixels do not follow their own grammar, so that text could hide in them"
@@ -47,6 +48,7 @@ _RAW = _STORAGE + "66"
 UTF8 = "ISO_IR 192"
 """The character set of every copy."""
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_PLACE = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _WITHOUT_PIXELS = frozenset(
     {
         _STORAGE + "481.3",  # RT structure set
@@ -67,6 +69,8 @@ def refusal_of(source: Dataset, syntax: str, media_class: str) -> Refusal | None
         return Refusal.DIRECTORY
     if not sop_class or not instance or (media_class and media_class != sop_class):
         return Refusal.NO_CLASS
+    if not all(_is_one_uid(source, keyword) for keyword in _PLACE):
+        return Refusal.MANY_UIDS
     if not is_standard(syntax):
         return Refusal.SYNTAX
     if not is_standard(sop_class) or sop_class == _RAW:
@@ -81,6 +85,11 @@ def refusal_of(source: Dataset, syntax: str, media_class: str) -> Refusal | None
         return None
     found = next((reason for prefix, reason in _REFUSED.items() if sop_class.startswith(prefix)), None)
     return found or (None if any(keyword in source for keyword in PIXELS) else Refusal.NO_IMAGE)
+
+
+def _is_one_uid(source: Dataset, keyword: str) -> bool:
+    """Whether an attribute holds one UID or none: the copy's name is made of it."""
+    return keyword not in source or (source[keyword].VR == "UI" and source[keyword].VM <= 1)
 
 
 def _tags(source: Dataset) -> list[BaseTag]:

@@ -43,7 +43,7 @@ def unnamed(element: DataElement) -> Rewritten:
 
 
 def kept(element: DataElement, patient: Patient) -> Rewritten:
-    """An attribute that the site keeps by its own decision: an age is capped, a text must not name the patient."""
+    """An attribute that the site keeps by its own decision: an age is capped, a text must not name patient or day."""
     if element.VR == "AS":
         ages = [capped_age(text) for text in texts(element)]
         return (Deed.KEPT, ages) if None not in ages else (Deed.UNKNOWN, None)
@@ -51,7 +51,8 @@ def kept(element: DataElement, patient: Patient) -> Rewritten:
         return Deed.KEPT, element.value
     if element.VR == "CS" and all(map(is_term, texts(element))):
         return Deed.KEPT, element.value  # a code of the standard, such as a sex, whatever the patient's initials
-    if element.VR in _NUMERALS or any(map(patient.is_named_in, texts(element))):
+    told = any(patient.is_named_in(text) or patient.is_dated_in(text) for text in texts(element))
+    if element.VR in _NUMERALS or told:
         return Deed.UNKNOWN, None
     return Deed.KEPT, element.value
 
