@@ -70,6 +70,7 @@ CHARSETS = ["", "ISO 2022 IR 87"]
         (JAPANESE, "ＹＡＭＡＤＡ"),
         ("Kim^Minsu=김^민수", "김민수님"),
         ("Müller^Eva", "Mu\u0308ller"),
+        ("Müller^Eva", "M\u00adül\u200bler"),
     ],
 )
 def test_a_text_that_names_the_patient_is_removed(name: str, text: str) -> None:

@@ -26,4 +26,5 @@ def is_unspaced(word: str) -> bool:
 
 def _plain(text: str) -> str:
     letters = unicodedata.normalize("NFKD", text.translate(_HIRAGANA)).translate(_WITHOUT_MARKS)
-    return unicodedata.normalize("NFC", "".join(each for each in letters if not unicodedata.combining(each)))
+    seen = (each for each in letters if not unicodedata.combining(each) and unicodedata.category(each) != "Cf")
+    return unicodedata.normalize("NFC", "".join(seen))  # without what is not seen: soft hyphens, joiners, directions
