@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medfed.data.deidentify.runs import without_rest
-from medfed.data.deidentify.streams import Odd, without_text
+from medfed.data.deidentify.segments import Odd
+from medfed.data.deidentify.streams import without_text
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

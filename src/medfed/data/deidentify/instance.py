@@ -14,7 +14,7 @@ from medfed.data.deidentify.leftovers import has_leftovers
 from medfed.data.deidentify.patient import patient_of
 from medfed.data.deidentify.reading import HEAD, Unreadable, is_dicom, read, silent
 from medfed.data.deidentify.refusals import PIXELS, UTF8, Refusal, refusal_of
-from medfed.data.deidentify.streams import Odd
+from medfed.data.deidentify.segments import Odd
 from medfed.data.deidentify.tally import Tally
 from medfed.version import __version__
 
@@ -102,7 +102,7 @@ def _is_whole(source: Dataset, *, is_encapsulated: bool) -> bool:
     present = [keyword for keyword in PIXELS if keyword in source]
     if len(present) > 1:
         return False
-    if is_encapsulated or not present:
+    if not present or (is_encapsulated and present == [PIXELS[0]]):
         return True
     from pydicom.pixels.utils import get_expected_length
 
