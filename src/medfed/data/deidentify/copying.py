@@ -22,7 +22,7 @@ from medfed.version import __version__
 
 EVERYTHING = "all"
 """The name by which all quarantined files are accepted."""
-RULES = 2
+RULES = 3
 """Changes with the rules: files done by other rules are not gone on with."""
 _LARGEST = 4 << 30
 """Bytes of the largest file that is read."""
