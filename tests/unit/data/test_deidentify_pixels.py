@@ -140,7 +140,7 @@ def test_compressed_pixels_that_cannot_be_decoded_are_refused_where_they_have_ro
 def palette(text: np.ndarray) -> Dataset:
     """Text of an index one above its surroundings', and white."""
     indices = np.full(text.shape, 100, np.uint8)
-    indices[:, 200:], indices[:5], indices[text] = 0, 255, 101
+    indices[-2:], indices[:2], indices[text] = 0, 255, 101
     image = with_pixels(indices, PhotometricInterpretation="PALETTE COLOR")
     table = 30 * np.arange(256, dtype=np.uint16)
     table[101] = 65535
