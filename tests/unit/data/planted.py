@@ -204,7 +204,7 @@ def _plant_repeating(dataset: Dataset, garden: Garden) -> None:
 def _draw(dataset: Dataset) -> None:
     dataset.Rows = dataset.Columns = 16
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 0
     if "NumberOfFrames" in dataset:
         del dataset.NumberOfFrames
     for keyword in ("FloatPixelData", "DoubleFloatPixelData"):  # beside Pixel Data, a file is refused

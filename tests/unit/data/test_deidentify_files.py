@@ -242,7 +242,7 @@ def test_deep_nesting_does_not_stop_it() -> None:
 
 def test_a_decoder_that_ends_its_process_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     dying = Guard()
-    monkeypatch.setattr("medfed.data.deidentify.burned_in._guard", lambda: dying)
+    monkeypatch.setattr("medfed.data.deidentify.decoded._guard", lambda: dying)
     monkeypatch.setattr("medfed.data.images.guard.COMMAND", ("-c", "import os; input(); os.abort()"))
     made = deidentify(CT.read_bytes(), RULES)
     assert isinstance(made, Copy) and made.suspicion is Suspicion.UNSEEN
@@ -258,14 +258,3 @@ def test_a_person_who_interrupts_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Guard, "pixels", interrupt)
     with pytest.raises(KeyboardInterrupt):
         deidentify(CT.read_bytes(), RULES)
-
-
-def test_an_overlay_in_the_bits_of_the_pixels_waits_for_a_person() -> None:
-    image = small_image()
-    image.add(DataElement(0x60000100, "US", 1))
-    image.add(DataElement(0x60000102, "US", 12))
-    made = deidentify(written(image, ExplicitVRLittleEndian), RULES)
-    assert isinstance(made, Copy) and made.suspicion is Suspicion.OVERLAY
-    image[0x60000102].value = 0
-    made = deidentify(written(image, ExplicitVRLittleEndian), RULES)
-    assert isinstance(made, Copy) and made.suspicion is None

@@ -20,9 +20,11 @@ from medfed.data.deidentify.instance import Copy, deidentify
 from medfed.data.deidentify.reading import silent
 from medfed.data.deidentify.refusals import Refusal
 from medfed.data.deidentify.runs import without_rest
-from medfed.data.deidentify.streams import Odd, without_text
+from medfed.data.deidentify.segments import Odd
+from medfed.data.deidentify.streams import without_text
 
 RULES = Rules(SECRET)
+HIDDEN = Refusal.HIDDEN
 SAMPLES = Path(pydicom.__path__[0]) / "data" / "test_files"
 TEXT = b"QZHIDDENTEXT born 1950"
 
@@ -68,7 +70,23 @@ def in_jp2(frame: bytes, *, before: bytes = b"", after: bytes = b"") -> bytes:
     return file + before + box(b"jp2c", without_padding(frame)) + after
 
 
-JPEG, JPEG_LS, J2K = "SC_rgb_jpeg_gdcm.dcm", "MR_small_jpeg_ls_lossless.dcm", "JPEG2000.dcm"
+def in_tile_header(frame: bytes) -> bytes:
+    """A comment in the header of the first part of a tile, whose length counts it."""
+    at = frame.index(b"\xff\x90\0\x0a")
+    planted = segment(0x64, b"\0\1" + TEXT)
+    length = int.from_bytes(frame[at + 6 : at + 10], "big")
+    assert length
+    head = frame[: at + 6] + (length + len(planted)).to_bytes(4, "big") + frame[at + 10 : at + 12]
+    return head + planted + frame[at + 12 :]
+
+
+BASELINE, JPEG, JPEG_LS, J2K = (
+    "SC_rgb_jpeg_dcmtk.dcm",
+    "SC_rgb_jpeg_gdcm.dcm",
+    "MR_small_jpeg_ls_lossless.dcm",
+    "JPEG2000.dcm",
+)
+UNUSED_CODES = b"\x13" + bytes((len(TEXT), *[0] * 15)) + TEXT
 PLANTED = {
     "JPEG comment": (JPEG, lambda f: after_first_segment(f, segment(0xFE, TEXT))),
     "JPEG application": (JPEG, lambda f: after_first_segment(f, segment(0xE1, b"Exif\0\0" + TEXT))),
@@ -83,6 +101,16 @@ PLANTED = {
     "JP2 box after": (J2K, lambda f: in_jp2(f, after=box(b"uuid", bytes(16) + TEXT))),
     "JP2 comment inside": (J2K, lambda f: in_jp2(after_first_segment(f, segment(0x64, b"\0\1" + TEXT)))),
     "JP2 behind the last box": (J2K, lambda f: in_jp2(f, after=TEXT)),
+    "JPEG table without use": (BASELINE, lambda f: after_first_segment(f, segment(0xDB, b"\3" + TEXT.ljust(64)))),
+    "JPEG Huffman table without use": (BASELINE, lambda f: after_first_segment(f, segment(0xC4, UNUSED_CODES))),
+    "JPEG quantiser of a lossless frame": (
+        JPEG,
+        lambda f: after_first_segment(f, segment(0xDB, b"\0" + TEXT.ljust(64))),
+    ),
+    "JPEG longer application of colours": (BASELINE, lambda f: after_first_segment(f, segment(0xE0, b"JFIF\0" + TEXT))),
+    "JPEG 2000 registration": (J2K, lambda f: after_first_segment(f, segment(0x63, TEXT))),
+    "JPEG 2000 lengths of packets": (J2K, lambda f: after_first_segment(f, segment(0x57, TEXT))),
+    "JPEG 2000 comment in the header of a tile": (J2K, in_tile_header),
     "RLE behind the last segment": ("MR_small_RLE.dcm", lambda f: f + TEXT),
 }
 
@@ -98,16 +126,6 @@ def test_planted_text_is_not_in_the_copy_and_the_image_is(place: str) -> None:
     assert TEXT not in made.content and b"QZHIDDEN" not in made.content
     copy = dcmread(BytesIO(made.content))
     np.testing.assert_array_equal(copy.pixel_array, plain)
-
-
-def in_tile_header(frame: bytes) -> bytes:
-    """A comment in the header of the first part of a tile, whose length counts it."""
-    at = frame.index(b"\xff\x90\0\x0a")
-    planted = segment(0x64, b"\0\1" + TEXT)
-    length = int.from_bytes(frame[at + 6 : at + 10], "big")
-    assert length
-    head = frame[: at + 6] + (length + len(planted)).to_bytes(4, "big") + frame[at + 10 : at + 12]
-    return head + planted + frame[at + 12 :]
 
 
 def between_runs(frame: bytes) -> bytes:
@@ -132,10 +150,73 @@ def test_text_between_the_parts_of_an_rle_frame_is_left_out(plant) -> None:
     np.testing.assert_array_equal(dcmread(BytesIO(made.content)).pixel_array, plain)
 
 
-def test_a_comment_in_the_header_of_a_tile_is_refused() -> None:
+def before_scan(frame: bytes, planted: bytes) -> bytes:
+    at = frame.index(b"\xff\xda")
+    return frame[:at] + planted + frame[at:]
+
+
+@pytest.mark.parametrize("marker", [0x02, 0xBF, 0xC8, 0xDC, 0xDE, 0xDF, 0xF0, 0xFD])
+def test_segments_that_a_jpeg_frame_has_no_need_of_are_refused(marker: int) -> None:
+    image = ct(BASELINE)
+    assert deidentify(with_frame(image, before_scan(first_frame(image), segment(marker, TEXT))), RULES) is HIDDEN
+
+
+@pytest.mark.parametrize("marker", [0x4E, 0x5F, 0x60, 0x65, 0x6F, 0x70])
+def test_segments_that_a_jpeg_2000_frame_has_no_need_of_are_refused(marker: int) -> None:
     image = ct(J2K)
-    frame = in_tile_header(first_frame(image))
-    assert deidentify(with_frame(image, frame), RULES) is Refusal.HIDDEN
+    assert (
+        deidentify(with_frame(image, after_first_segment(first_frame(image), segment(marker, TEXT))), RULES) is HIDDEN
+    )
+
+
+@pytest.mark.parametrize("marker", [0x52, 0x5C, 0x5E])
+def test_segments_of_a_jpeg_2000_header_are_as_long_as_the_image_makes_them(marker: int) -> None:
+    frame = first_frame(ct(J2K))
+    at = frame.find(bytes((0xFF, marker)))
+    body = frame[at + 4 : at + 2 + int.from_bytes(frame[at + 2 : at + 4], "big")] if at > 0 else bytes(3)
+    longer = frame.replace(segment(marker, body), b"") if at > 0 else frame
+    without_text(after_first_segment(longer, segment(marker, body)))
+    with pytest.raises(Odd):
+        without_text(after_first_segment(longer, segment(marker, body + TEXT)))
+    with pytest.raises(Odd):
+        without_text(after_first_segment(longer, 2 * segment(marker, body)))
+
+
+def test_a_jpeg_2000_frame_has_no_more_levels_and_components_than_its_image_has_room_for() -> None:
+    frame = first_frame(ct(J2K))
+    coding = frame.index(b"\xff\x52")
+    for planted in (segment(0x53, b"\1\0" + TEXT[:5]), segment(0x50, b"\0\3\0\0" + TEXT[:4])):
+        with pytest.raises(Odd):
+            without_text(after_first_segment(frame, planted))
+    many = frame[: coding + 9] + b"\x20" + frame[coding + 10 :]
+    at = many.index(b"\xff\x5c")
+    many = many[:at] + segment(0x5C, bytes((many[at + 4],)) + TEXT.ljust(194)) + many[at + 37 :]
+    with pytest.raises(Odd):
+        without_text(many)
+
+
+def test_a_table_that_a_later_one_of_its_number_replaces_is_left_out() -> None:
+    image = ct(BASELINE)
+    frame = first_frame(image)
+    at = frame.index(b"\xff\xdb")
+    planted = (
+        frame[:at]
+        + segment(0xDB, b"\0" + TEXT.ljust(64))
+        + segment(0xDD, TEXT[:2])
+        + segment(0xDD, b"\0\0")
+        + frame[at:]
+    )
+    assert without_text(planted) == without_text(frame[:at] + segment(0xDD, b"\0\0") + frame[at:])
+
+
+def test_float_pixels_under_a_compressed_syntax_are_as_long_as_the_image() -> None:
+    image = ct(J2K)
+    del image.PixelData
+    image.BitsAllocated = 32
+    image.FloatPixelData = bytes(4 * image.Rows * image.Columns)
+    assert isinstance(deidentify(written(image, image.file_meta.TransferSyntaxUID), RULES), Copy)
+    image.FloatPixelData += TEXT + b"  "
+    assert deidentify(written(image, image.file_meta.TransferSyntaxUID), RULES) is Refusal.WRONG_SIZE
 
 
 def test_the_patients_own_name_among_coded_data_is_refused() -> None:

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import enum
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from medfed.data.deidentify.decoded import any_frame
 from medfed.data.deidentify.glyphs import has_text
 from medfed.data.deidentify.refusals import PIXELS
-from medfed.data.images.guard import Guard
-from medfed.data.images.wire import Order
 from medfed.data.raw import Unreadable
 
 if TYPE_CHECKING:
@@ -29,8 +21,7 @@ class Suspicion(enum.StrEnum):
     FACE = "the file says that a person could be recognised, or it is a photograph"
     SCREEN = "ultrasound, a captured screen or a scanned page, which often show identifiers"
     TEXT = "its pixels seem to have text drawn into them"
-    OVERLAY = "it has an overlay in unused bits of its pixels, which the profile does not remove"
-    UNSEEN = "its pixels could not be decoded, so nothing looked at them"
+    UNSEEN = "its pixels could not be decoded, or are too many frames, so nothing looked at them"
 
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -38,8 +29,6 @@ _PHOTOGRAPHS = ("77.1.1", "77.1.4")
 _SCREENS = ("6.", "3.", "7")
 _SCREEN_MODALITIES = frozenset(["US", "IVUS", "BDUS", "OT", "SC", "ES", "DOC", "HC", "SMR"])
 _SCREEN_WORDS = ("SCREEN", "SECONDARY CAPTURE", "DOSE_INFO", "REPORT", "LABEL", "OVERVIEW")
-_OVERLAYS, _BIT = 0x60, 0x0102
-"""The repeating group of overlays, and the element that says in which bit of the pixels one is (PS3.3, C.9.2)."""
 _CAPTURED = frozenset(["DI", "DF", "DRW", "SD", "SI", "WSD", "DV"])
 
 
@@ -56,40 +45,19 @@ def suspicion_of(source: Dataset, content: bytes) -> Suspicion | None:
         return Suspicion.SCREEN
     if not any(keyword in source for keyword in PIXELS):
         return None
-    if any(tag.group >> 8 == _OVERLAYS and tag.element == _BIT and source[tag].value for tag in list(source.keys())):
-        return Suspicion.OVERLAY
     return _seen(source, content)
 
 
 def _seen(source: Dataset, content: bytes) -> Suspicion | None:
-    """What the pixels show. They are decoded in a guarded process: a decoder that a file ends ends nothing else."""
+    """What the pixels show: grey values as they are stored, colours as they are seen, and of palettes both."""
+    is_palette = _says(source, "PhotometricInterpretation", "PALETTE COLOR")
     try:
-        with _as_file(content) as path:
-            for frame in range(int(source.get("NumberOfFrames") or 1)):
-                image = _guard().pixels(Order(str(path), pixels=True, frame=frame, raw=True))
-                if has_text(np.moveaxis(image, 0, -1)):
-                    return Suspicion.TEXT
-    except (Unreadable, OSError, ValueError, TypeError):
+        frames = int(source.get("NumberOfFrames") or 1)
+        ways = (True, False) if is_palette else (int(source.get("SamplesPerPixel") or 1) == 1,)
+        found = any(any_frame(content, frames, has_text, raw=raw) for raw in ways)
+    except (Unreadable, ValueError, TypeError):
         return Suspicion.UNSEEN
-    return None
-
-
-@cache
-def _guard() -> Guard:
-    """One process for all files; it begins anew where a file ended it, and ends with this one."""
-    return Guard()
-
-
-@contextmanager
-def _as_file(content: bytes) -> Iterator[Path]:
-    """The bytes as a file in memory, which no disk ever holds, and which the processes of this user alone can open."""
-    descriptor = os.memfd_create("image", os.MFD_CLOEXEC)
-    try:
-        with os.fdopen(descriptor, "wb", closefd=False) as file:
-            file.write(content)
-        yield Path(f"/proc/{os.getpid()}/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
+    return Suspicion.TEXT if found else None
 
 
 def _says(source: Dataset, keyword: str, word: str) -> bool:

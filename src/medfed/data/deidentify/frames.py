@@ -1,11 +1,13 @@
-"""The compressed frames of a file, written anew with nothing beside the image."""
+"""The pixels of a file, written anew with nothing beside the image."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from medfed.data.deidentify.bits import check_unused_bits, without_unused_bits
 from medfed.data.deidentify.runs import without_rest
-from medfed.data.deidentify.streams import Odd, without_text
+from medfed.data.deidentify.segments import Odd
+from medfed.data.deidentify.streams import without_text
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -19,7 +21,19 @@ def is_film(syntax: UID) -> bool:
     return syntax in MPEGTransferSyntaxes
 
 
-def pixel_data(source: Dataset, frames: list[bytes]) -> bytes:
+def clean_pixels(source: Dataset, syntax: UID, content: bytes) -> tuple[bytes, list[bytes]]:
+    """Pixel Data of nothing but the image, and its frames where they are compressed. Raises Odd, OddBits.
+
+    content: the bytes that the data set was read from.
+    """
+    if not syntax.is_encapsulated:
+        return without_unused_bits(source, syntax), []
+    frames = bare_frames(source, syntax)
+    check_unused_bits(source, syntax, frames, content)
+    return _encapsulated(source, frames), frames
+
+
+def _encapsulated(source: Dataset, frames: list[bytes]) -> bytes:
     """Encapsulated pixel data (PS3.5, A.4) of these frames, one fragment each: the source's own where that is all."""
     from pydicom.encaps import encapsulate
 

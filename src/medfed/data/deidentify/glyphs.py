@@ -6,7 +6,9 @@ structures of images for text; what it measured stands in ``docs/explanation/de-
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ _LOWEST, _HIGHEST = 5, 48
 """Pixels from foot to top of a letter."""
 _THICKEST = 9
 """Pixels of a stroke."""
+_WIDEST_OTHER = 0.5
+"""The range without a number that lies far off, as a share of the range with it."""
 _MOST_SHAPES = 4000
 _INK = 0.08
 """How far the brightness of one line's letters may differ, as a share of the frame's range."""
@@ -45,9 +49,8 @@ class _Shapes:
 
 
 def has_text(frame: Frame) -> bool:
-    """Whether a frame seems to have a line of text drawn into it."""
-    grey = _grey(frame)
-    return grey is not None and any(map(_has_bright_text, (grey, 1 - grey)))
+    """Whether a frame seems to have a line of text drawn into it, in one of its samples at least."""
+    return any(_has_bright_text(grey) or _has_bright_text(1 - grey) for grey in _greys(frame))
 
 
 def _has_bright_text(grey: Frame) -> bool:
@@ -57,13 +60,41 @@ def _has_bright_text(grey: Frame) -> bool:
     return any(_has_line(_letters(grey, strokes > contrast), least) for contrast, least in _LEVELS)
 
 
-def _grey(frame: Frame) -> Frame | None:
-    """Brightness from 0 to 1, of shape (rows, columns); None where all pixels are alike."""
-    plane = np.nan_to_num((frame.max(axis=2) if frame.ndim == 3 else frame).astype(np.float64), posinf=0, neginf=0)
-    low, high = np.percentile(plane, (0.05, 99.95))
-    if high <= low:
-        low, high = plane.min(), plane.max()
-    return np.clip((plane - low) / (high - low), 0, 1).astype(np.float32) if high > low else None
+def _greys(frame: Frame) -> Iterator[Frame]:
+    """Brightness, of shape (rows, columns), of each sample that is not all alike: from 0 to 1 in that of most contrast.
+
+    Where one number, as of padding, lies so far off that it makes up most of a grey frame's range, also without it.
+    """
+    planes = _planes(frame)
+    ranges = [_range(plane) for plane in planes]
+    widest = max(map(_width, ranges))
+    for plane, (low, high) in zip(planes, ranges, strict=True):
+        if high > low:
+            yield ((np.clip(plane, low, high) - low) / widest).astype(np.float32)
+    if len(planes) == 1:
+        for end in (planes[0].min(), planes[0].max()):
+            low, high = _range(planes[0][planes[0] != end])
+            if 0 < high - low < _WIDEST_OTHER * widest:
+                yield ((np.clip(planes[0], low, high) - low) / (high - low)).astype(np.float32)
+
+
+def _planes(frame: Frame) -> list[Frame]:
+    """The samples of a frame, each once where some are the same."""
+    planes = [frame] if frame.ndim == 2 else [frame[..., sample] for sample in range(frame.shape[2])]
+    first = [all(not np.array_equal(plane, other) for other in planes[:index]) for index, plane in enumerate(planes)]
+    return [np.nan_to_num(plane.astype(np.float64), posinf=0, neginf=0) for plane in compress(planes, first)]
+
+
+def _range(values: Frame) -> tuple[float, float]:
+    """Between which most values are."""
+    if not values.size:
+        return 0, 0
+    low, high = np.percentile(values, (0.05, 99.95))
+    return (low, high) if high > low else (values.min(), values.max())
+
+
+def _width(ends: tuple[float, float]) -> float:
+    return ends[1] - ends[0]
 
 
 def _letters(grey: Frame, strokes: Frame) -> _Shapes:

@@ -8,13 +8,14 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from medfed.data.deidentify.attributes import Cleaner, Rules
+from medfed.data.deidentify.bits import OddBits
 from medfed.data.deidentify.burned_in import Suspicion, suspicion_of
-from medfed.data.deidentify.frames import bare_frames, is_film, pixel_data
+from medfed.data.deidentify.frames import clean_pixels, is_film
 from medfed.data.deidentify.leftovers import has_leftovers
 from medfed.data.deidentify.patient import patient_of
 from medfed.data.deidentify.reading import HEAD, Unreadable, is_dicom, read, silent
 from medfed.data.deidentify.refusals import PIXELS, UTF8, Refusal, refusal_of
-from medfed.data.deidentify.streams import Odd
+from medfed.data.deidentify.segments import Odd
 from medfed.data.deidentify.tally import Tally
 from medfed.version import __version__
 
@@ -80,12 +81,13 @@ def _copied(source: FileDataset, content: bytes, rules: Rules, looked_at: Callab
     target = Cleaner(rules, patient, tally).cleaned(source)
     target.PatientName = target.PatientID = patient.pseudonym
     frames = list[bytes]()
-    if syntax.is_encapsulated and "PixelData" in source and not is_film(syntax):
+    if "PixelData" in source and not is_film(syntax):
         try:
-            frames = bare_frames(source, syntax)
+            target.PixelData, frames = clean_pixels(source, syntax, content)
         except Odd:
             return Refusal.HIDDEN
-        target.PixelData = pixel_data(source, frames)
+        except OddBits:
+            return Refusal.HIDDEN_BITS
     if has_leftovers(source, target, patient, frames):
         return Refusal.LEFT_OVER
     names = (str(target.get(keyword) or "none") for keyword in ("StudyInstanceUID", "SeriesInstanceUID"))
@@ -107,7 +109,7 @@ def _is_whole(source: Dataset, *, is_encapsulated: bool) -> bool:
     present = [keyword for keyword in PIXELS if keyword in source]
     if len(present) > 1:
         return False
-    if is_encapsulated or not present:
+    if not present or (is_encapsulated and present == [PIXELS[0]]):
         return True
     from pydicom.pixels.utils import get_expected_length
 

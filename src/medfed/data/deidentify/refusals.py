@@ -29,6 +29,7 @@ class Refusal(enum.StrEnum):
     NO_IMAGE = "it holds no image that can be looked at, nor a plan or structure set"
     WRONG_SIZE = "its pixel data are not as long as rows, columns and frames say"
     HIDDEN = "its compressed pixels do not follow their own grammar, so that text could hide in them"
+    HIDDEN_BITS = "bits of its pixels that are no part of the image hold something, or it does not say which they are"
     SAME_NAME = "another file of the source has the same SOP instance UID, and is not the same"
     SYNTAX = "its transfer syntax is not known"
     LEFT_OVER = "an identifier of the patient would still be in the copy"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from itertools import pairwise
 
-from medfed.data.deidentify.streams import Odd
+from medfed.data.deidentify.segments import Odd
 
 _HEADER = struct.Struct("<16I")
 _MOST = 15

@@ -110,7 +110,7 @@ def _read(path: str, **options: Any) -> Dataset:
 def _each_frame(ds: Dataset, order: Order) -> Iterator[NDArray[np.float32]]:
     several = order.frame is None and _frames(ds) > 1
     array = pixel_array(
-        ds, index=order.frame, raw=order.raw
+        ds, index=order.frame, raw=order.raw, correct_unused_bits=not order.unused_bits
     )  # not iter_pixels, which fails where a sign has to be corrected
     for index, frame in enumerate(array if several else array[None]):
         if frame.ndim == 3:

@@ -35,7 +35,7 @@ class Order:
     """What is asked of a file. frame: counted from 0; None: all there are, as one volume.
 
     mask: its numbers are classes, and are taken as they stand in it. raw: the numbers of a DICOM file as they are
-    stored, without rescale, window, colours or turning over.
+    stored, without rescale, window, colours or turning over. unused_bits: with what stands in bits beyond Bits Stored.
     """
 
     path: str
@@ -44,6 +44,7 @@ class Order:
     window: Window | None = None
     mask: bool = False
     raw: bool = False
+    unused_bits: bool = False
 
 
 @dataclass(frozen=True)
