@@ -403,7 +403,8 @@ def explain(
 ) -> tuple[Path, ...]:
     """Explain a finished run's answers at each site, or one, for its own people; returns the pages that were written.
 
-    sites, data: the rows, where the run's own data folder does not have them (see :func:`build`). output: a folder
+    sites, data: the rows, where the run's own data folder does not have them (see :func:`build`); with ``site``, data
+    may be that site's own folder. output: a folder
     outside the run's, ``RUN-local`` beside it if not given; each site has one below it. Raises RunFolderError,
     UserError, DataError, MissingExtra.
     """
@@ -414,7 +415,7 @@ def explain(
 
     require_captum()
     place = place_outside(Path(run_folder), None if output is None else Path(output))
-    subject = open_subject(Path(run_folder), sites, Path(data) if data is not None else None)
+    subject = open_subject(Path(run_folder), sites, Path(data) if data is not None else None, site=site)
     known = sorted(subject.hospitals.sites)
     if site is not None and site not in known:
         raise UserError(f"there is no site {site!r} in this run", remedy=f"it has: {', '.join(known)}")

@@ -84,6 +84,39 @@ def test_one_site_may_be_named_and_what_its_policy_refuses_is_withheld(place, tm
     assert again.name == "North-2" and again.parent == tmp_path / "run" / "evaluations"
 
 
+def test_of_one_site_there_is_no_total_which_would_show_what_its_gate_withholds(place, tmp_path):
+    few_ill = rows(6, 200).assign(ill=lambda frame: (frame["ill"] == 1) & (frame.index < 4))
+    few_ill.astype({"ill": int}).to_csv(tmp_path / "few.csv", index=False)
+    rows(2).to_csv(tmp_path / "south.csv", index=False)
+    wanted = task(sites={"Few": "few.csv", "South": "south.csv"})
+    wanted["data"] = {**wanted["data"], "split": {"train": 0.5, "validation": 0, "test": 0.5}}
+    medfed.run(wanted, data=tmp_path, output=tmp_path / "run")
+    found = evaluation(medfed.evaluate(tmp_path / "run", sites=["Few"]))
+    assert list(found["metrics"]) == ["Few"] and found["confusion"] == [] and found["roc"] == {}
+    assert found["metrics"]["Few"]["recall"]["reason"] == "withheld"
+    assert found["metrics"]["Few"]["loss"]["value"] is not None
+    both = evaluation(medfed.evaluate(tmp_path / "run", sites=["Few", "South"]))
+    assert both["metrics"]["federated"]["auc"]["value"] is not None
+
+
+@pytest.mark.parametrize("model", ["cnn", "resnet18"])
+def test_images_of_another_shape_are_refused_as_in_training(tmp_path, capsys, model):
+    pytest.importorskip("monai")
+    draw = np.random.default_rng(0)
+    for name, side in (("a", 16), ("b", 20)):
+        np.savez(tmp_path / f"{name}.npz", images=draw.random((20, side, side)), labels=np.arange(20) % 2)
+    wanted = {
+        "task_type": "classification",
+        "model": {"name": model, "input_size": [1, 16, 16]},
+        "federation": {"strategy": "fedavg", "rounds": 1, "local_updates": 1},
+        "partition": {"data": "a.npz", "sites": 2},
+        "data": {"connector": "npz", "label": {"column": "label", "classes": [0, 1]}},
+    }
+    medfed.run(wanted, data=tmp_path, output=tmp_path / "run")
+    done = Workplace(tmp_path, capsys).medfed("evaluate", tmp_path / "run", "--data", tmp_path / "b.npz")
+    assert done.status == 2 and "the shape [1, 20, 20], and the task's model takes [1, 16, 16]" in done.err
+
+
 def test_a_held_out_site_can_be_evaluated_by_itself(place, tmp_path):
     sites = {"North": "north.csv", "South": "south.csv", "East": "east.csv"}
     medfed.run(task(sites=sites, evaluation={"holdout": ["East"]}), data=place, output=tmp_path / "run")
