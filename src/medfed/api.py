@@ -37,6 +37,7 @@ from medfed.core.errors import MissingExtra, RunFolderError, UserError
 from medfed.core.examples import Split
 from medfed.data.raw import Unread
 from medfed.engine.assembly import assemble, check_parts
+from medfed.engine.buildable import check_connector, check_start
 from medfed.engine.cohort import check_cohort
 from medfed.engine.comparison import Comparison, strategy_tasks
 from medfed.engine.crosssite import compare_across_sites
@@ -112,13 +113,18 @@ def check(task: Task, *, data: FilePath | None = None, overrides: Sequence[str] 
     Raises TaskError. An extra that is not installed here, or a site's file that is not here, makes no task wrong:
     it is told beside it.
     """
-    checked, _ = resolve_sources(read_task(task, overrides))
+    checked, sources = resolve_sources(read_task(task, overrides))
     missing: dict[str, UserError] = {str(error): error for error in missing_files(checked, _data_folder(checked, data))}
     for each in (checked, *strategy_tasks(checked).values()):
         try:
             check_parts(each, tuple(each.spec.sites))
         except MissingExtra as extra:
             missing[str(extra)] = extra
+    try:
+        check_connector(checked)
+        check_start(checked, next((source for source in sources if source.starts), None))
+    except MissingExtra as extra:
+        missing[str(extra)] = extra
     warnings = _costs(checked, missing)
     return Checked(checked, tuple(missing.values()), warnings)
 
