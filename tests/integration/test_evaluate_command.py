@@ -9,6 +9,7 @@ import pandas
 import pytest
 from sklearn.metrics import confusion_matrix, log_loss, roc_auc_score
 from tests.unit.cli.cli_runs import TASK, Workplace
+from tests.unit.data.image_files import grey, write_picture
 
 import medfed.api as medfed
 from medfed.core.errors import DataError, RunFolderError, UserError
@@ -133,6 +134,27 @@ def test_each_sites_own_model_is_chosen_by_its_name(place, tmp_path):
     found = evaluation(medfed.evaluate(tmp_path / "run", model="North", sites=["North"]))
     expected = json.loads((tmp_path / "run" / "results.json").read_text())["metrics"]["test"]["North"]
     assert found["metrics"]["North"] == expected and found["model"] == "North"
+
+
+def test_where_all_sites_share_one_model_none_is_to_be_named(place):
+    with pytest.raises(UserError, match="no site called 'North' has a model here") as told:
+        medfed.evaluate(place / "run", model="North")
+    assert told.value.remedy == "leave out --model: all sites share one model"
+
+
+def test_images_of_a_folder_by_class_without_one_are_told_how_to_be_labelled(tmp_path):
+    for number in range(40):
+        write_picture(tmp_path / "data" / "north" / ("ill", "well")[number % 2] / f"{number}.png", grey(number))
+    wanted = {
+        "task_type": "classification",
+        "model": {"name": "logistic", "input_size": [1, 8, 8]},
+        "federation": {"strategy": "fedavg", "rounds": 1},
+        "data": {"connector": "image_folder", "label": {"column": "class", "classes": ["ill", "well"]}},
+    }
+    medfed.run(wanted, data=tmp_path / "data", output=tmp_path / "run")
+    with pytest.raises(DataError, match="no image has a label") as told:
+        medfed.evaluate(tmp_path / "run", tmp_path / "data" / "north" / "ill")
+    assert told.value.remedy == "put each image into a folder called as its class"
 
 
 def test_masked_totals_are_evaluated_as_totals_alone(place, tmp_path):

@@ -80,9 +80,9 @@ def measure_at_sites(assembly: Assembly, model: KeptModel) -> Measured:
             if kind == "classification":
                 shown = appraise(fed, candidates, process.task, total, own=not fed.totals_only)
         if process.external:
-            outside = dict.fromkeys(process.external, Candidate(model.weights, Split.EXTERNAL, classes))
-            offer_encoding(fed, model.encoding, process.external)
-            measures |= evaluate_apart(fed, outside, kind)
+            prepared = offer_encoding(fed, model.encoding, process.external)
+            outside = dict.fromkeys(prepared, Candidate(model.weights, Split.EXTERNAL, classes))
+            measures |= dict.fromkeys(process.external, no_answers(kind)) | evaluate_apart(fed, outside, kind)
             shown |= appraise_apart(fed, outside)
         simulation.sign_heads(0)
         absences = tuple(fed.conversation.absences)

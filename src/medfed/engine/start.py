@@ -168,9 +168,8 @@ def finished_run(path: str, task: TaskFile) -> FinishedRun:
     try:
         run = str(json.loads((folder / "results.json").read_text())["run"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            "there is no finished run", where=str(folder), remedy=f"finish it first: medfed run --resume {folder}"
-        ) from error
+        remedy = f"finish it first: medfed run --resume {folder}" if folder.is_dir() else "name a run's folder"
+        raise UserError("there is no finished run", where=str(folder), remedy=remedy) from error
     earlier = load_task(folder / "task.yaml").spec
     if earlier.federation.keeps_layers:
         raise UserError(
