@@ -31,8 +31,8 @@ TASK_MEANINGS = {
     "segmentation `unet`, `segresnet` (the last four: extra `imaging`), or a "
     "[model of your own](../how-to/add-a-model-by-entry-point.md). Further keys are the model's options: see "
     "[below](#models).",
-    "model.input_size": "The shape of one input without the batch. Needed only for sites given as arrays of more than "
-    "two dimensions; tables tell it themselves.",
+    "model.input_size": "The shape of one input without the batch. Needed for images and time series; tables "
+    "tell it themselves.",
     "model.num_classes": "The number of classes. Checked against `data.label`; needed by a segmentation without one.",
     "model.pretrained.path": "Begins with the weights of this safetensors file, a path below the task file's folder; "
     "with `sha256`. The text alone stands for `path`. See [transfer learning](../how-to/transfer-learning.md).",

@@ -37,6 +37,7 @@ from medfed.core.errors import MissingExtra, RunFolderError, UserError
 from medfed.core.examples import Split
 from medfed.data.raw import Unread
 from medfed.engine.assembly import assemble, check_parts
+from medfed.engine.buildable import check_connector, check_start
 from medfed.engine.cohort import check_cohort
 from medfed.engine.comparison import Comparison, strategy_tasks
 from medfed.engine.crosssite import compare_across_sites
@@ -112,13 +113,18 @@ def check(task: Task, *, data: FilePath | None = None, overrides: Sequence[str] 
     Raises TaskError. An extra that is not installed here, or a site's file that is not here, makes no task wrong:
     it is told beside it.
     """
-    checked, _ = resolve_sources(read_task(task, overrides))
+    checked, sources = resolve_sources(read_task(task, overrides))
     missing: dict[str, UserError] = {str(error): error for error in missing_files(checked, _data_folder(checked, data))}
     for each in (checked, *strategy_tasks(checked).values()):
         try:
             check_parts(each, tuple(each.spec.sites))
         except MissingExtra as extra:
             missing[str(extra)] = extra
+    try:
+        check_connector(checked)
+        check_start(checked, next((source for source in sources if source.starts), None))
+    except MissingExtra as extra:
+        missing[str(extra)] = extra
     warnings = _costs(checked, missing)
     return Checked(checked, tuple(missing.values()), warnings)
 
@@ -403,7 +409,8 @@ def explain(
 ) -> tuple[Path, ...]:
     """Explain a finished run's answers at each site, or one, for its own people; returns the pages that were written.
 
-    sites, data: the rows, where the run's own data folder does not have them (see :func:`build`). output: a folder
+    sites, data: the rows, where the run's own data folder does not have them (see :func:`build`); with ``site``, data
+    may be that site's own folder. output: a folder
     outside the run's, ``RUN-local`` beside it if not given; each site has one below it. Raises RunFolderError,
     UserError, DataError, MissingExtra.
     """
@@ -414,7 +421,7 @@ def explain(
 
     require_captum()
     place = place_outside(Path(run_folder), None if output is None else Path(output))
-    subject = open_subject(Path(run_folder), sites, Path(data) if data is not None else None)
+    subject = open_subject(Path(run_folder), sites, Path(data) if data is not None else None, site=site)
     known = sorted(subject.hospitals.sites)
     if site is not None and site not in known:
         raise UserError(f"there is no site {site!r} in this run", remedy=f"it has: {', '.join(known)}")

@@ -9,6 +9,7 @@ import pandas
 import pytest
 from sklearn.metrics import confusion_matrix, log_loss, roc_auc_score
 from tests.unit.cli.cli_runs import TASK, Workplace
+from tests.unit.data.image_files import grey, write_picture
 
 import medfed.api as medfed
 from medfed.core.errors import DataError, RunFolderError, UserError
@@ -84,6 +85,39 @@ def test_one_site_may_be_named_and_what_its_policy_refuses_is_withheld(place, tm
     assert again.name == "North-2" and again.parent == tmp_path / "run" / "evaluations"
 
 
+def test_of_one_site_there_is_no_total_which_would_show_what_its_gate_withholds(place, tmp_path):
+    few_ill = rows(6, 200).assign(ill=lambda frame: (frame["ill"] == 1) & (frame.index < 4))
+    few_ill.astype({"ill": int}).to_csv(tmp_path / "few.csv", index=False)
+    rows(2).to_csv(tmp_path / "south.csv", index=False)
+    wanted = task(sites={"Few": "few.csv", "South": "south.csv"})
+    wanted["data"] = {**wanted["data"], "split": {"train": 0.5, "validation": 0, "test": 0.5}}
+    medfed.run(wanted, data=tmp_path, output=tmp_path / "run")
+    found = evaluation(medfed.evaluate(tmp_path / "run", sites=["Few"]))
+    assert list(found["metrics"]) == ["Few"] and found["confusion"] == [] and found["roc"] == {}
+    assert found["metrics"]["Few"]["recall"]["reason"] == "withheld"
+    assert found["metrics"]["Few"]["loss"]["value"] is not None
+    both = evaluation(medfed.evaluate(tmp_path / "run", sites=["Few", "South"]))
+    assert both["metrics"]["federated"]["auc"]["value"] is not None
+
+
+@pytest.mark.parametrize("model", ["cnn", "resnet18"])
+def test_images_of_another_shape_are_refused_as_in_training(tmp_path, capsys, model):
+    pytest.importorskip("monai")
+    draw = np.random.default_rng(0)
+    for name, side in (("a", 16), ("b", 20)):
+        np.savez(tmp_path / f"{name}.npz", images=draw.random((20, side, side)), labels=np.arange(20) % 2)
+    wanted = {
+        "task_type": "classification",
+        "model": {"name": model, "input_size": [1, 16, 16]},
+        "federation": {"strategy": "fedavg", "rounds": 1, "local_updates": 1},
+        "partition": {"data": "a.npz", "sites": 2},
+        "data": {"connector": "npz", "label": {"column": "label", "classes": [0, 1]}},
+    }
+    medfed.run(wanted, data=tmp_path, output=tmp_path / "run")
+    done = Workplace(tmp_path, capsys).medfed("evaluate", tmp_path / "run", "--data", tmp_path / "b.npz")
+    assert done.status == 2 and "the shape [1, 20, 20], and the task's model takes [1, 16, 16]" in done.err
+
+
 def test_a_held_out_site_can_be_evaluated_by_itself(place, tmp_path):
     sites = {"North": "north.csv", "South": "south.csv", "East": "east.csv"}
     medfed.run(task(sites=sites, evaluation={"holdout": ["East"]}), data=place, output=tmp_path / "run")
@@ -100,6 +134,27 @@ def test_each_sites_own_model_is_chosen_by_its_name(place, tmp_path):
     found = evaluation(medfed.evaluate(tmp_path / "run", model="North", sites=["North"]))
     expected = json.loads((tmp_path / "run" / "results.json").read_text())["metrics"]["test"]["North"]
     assert found["metrics"]["North"] == expected and found["model"] == "North"
+
+
+def test_where_all_sites_share_one_model_none_is_to_be_named(place):
+    with pytest.raises(UserError, match="no site called 'North' has a model here") as told:
+        medfed.evaluate(place / "run", model="North")
+    assert told.value.remedy == "leave out --model: all sites share one model"
+
+
+def test_images_of_a_folder_by_class_without_one_are_told_how_to_be_labelled(tmp_path):
+    for number in range(40):
+        write_picture(tmp_path / "data" / "north" / ("ill", "well")[number % 2] / f"{number}.png", grey(number))
+    wanted = {
+        "task_type": "classification",
+        "model": {"name": "logistic", "input_size": [1, 8, 8]},
+        "federation": {"strategy": "fedavg", "rounds": 1},
+        "data": {"connector": "image_folder", "label": {"column": "class", "classes": ["ill", "well"]}},
+    }
+    medfed.run(wanted, data=tmp_path / "data", output=tmp_path / "run")
+    with pytest.raises(DataError, match="no image has a label") as told:
+        medfed.evaluate(tmp_path / "run", tmp_path / "data" / "north" / "ill")
+    assert told.value.remedy == "put each image into a folder called as its class"
 
 
 def test_masked_totals_are_evaluated_as_totals_alone(place, tmp_path):

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from consortium_in_memory import SITES, Consortium, MemoryCarrier, task_over
 from tests.integration.test_runs_on_images import archive, on_archive
+from tests.unit.data.image_files import write_picture
 
 import medfed
 from medfed import api
@@ -150,6 +151,49 @@ def test_pages_are_not_written_into_the_run_that_is_passed_on(table, capsys):
     status, _, err = medfed_command("explain", table, "--output", table / "explained", capsys=capsys)
     assert status == 2 and "the run's folder is passed on" in err
     assert not (table / "explained").exists()
+
+
+@pytest.fixture(params=[True, False], ids=["simulated", "deployed"])
+def patients_in_folders(tmp_path, request):
+    """A run whose sites keep their images in a folder for each patient."""
+    pytest.importorskip("monai")
+    pixels = np.random.default_rng(0).integers(0, 200, (2, 20, 8, 8)).astype(np.uint8)
+    for site, images in zip(("north", "south"), pixels, strict=True):
+        for number, image in enumerate(images):
+            image[2:6, 2:6] += 50 * (number % 2)
+            write_picture(tmp_path / site / f"p{number}" / "a.png", image)
+        lines = [f"p{number}/a.png,{number % 2}" for number in range(20)]
+        (tmp_path / site / "labels.csv").write_text("\n".join(["file,finding", *lines]))
+    task = {
+        "task_type": "classification",
+        "model": {"name": "logistic", "input_size": [1, 8, 8]},
+        "federation": {"strategy": "fedavg", "rounds": 1},
+        "data": {"connector": "image_folder", "label": {"column": "finding", "classes": [0, 1]}},
+    }
+    medfed.run(task, data=tmp_path, output=tmp_path / "other" / "run")
+    results = tmp_path / "other" / "run" / "results.json"
+    results.write_text(json.dumps(json.loads(results.read_text()) | {"simulation": request.param}))
+    return tmp_path / "other" / "run"
+
+
+def test_a_folder_of_patients_is_the_named_sites_own_data(patients_in_folders, tmp_path, capsys):
+    run = patients_in_folders
+    for number, place in enumerate((tmp_path / "south", tmp_path)):
+        arguments = ("--site", "south", "--data", place, "--output", tmp_path / f"seen{number}")
+        status, out, err = medfed_command("explain", run, *arguments, "--images", "2", capsys=capsys)
+        assert status == 0 and out.count("page: ") == 1, err
+        assert len(looked_up(tmp_path / f"seen{number}" / "south")) == 2
+
+
+def test_patients_are_not_taken_for_hospitals(patients_in_folders, tmp_path, capsys):
+    run = patients_in_folders
+    status, out, err = medfed_command("explain", run, "--data", tmp_path / "south", "--images", "2", capsys=capsys)
+    if json.loads((run / "results.json").read_text())["simulation"]:
+        assert status == 2 and "none of the run's sites has a folder here" in err and "--site" in err
+    else:
+        assert status == 0 and out.count("page: ") == 1
+    status, _, err = medfed_command("explain", run, "--data", tmp_path / "south", "--site", "west", capsys=capsys)
+    assert status == 2 and "there is no site 'west' in this run" in err
 
 
 def test_averages_leave_only_where_the_policy_says_so(tmp_path):

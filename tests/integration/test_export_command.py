@@ -201,6 +201,17 @@ def test_a_bundle_reads_volumes_as_an_axial_series_lies(tmp_path):
     np.testing.assert_allclose(found, expected["probability_1"].astype(float), atol=1e-5)
 
 
+@pytest.mark.parametrize(("content", "reason"), [(None, "No such file"), (b"\xff\xfe", "no text in UTF-8")])
+def test_a_licence_that_cannot_be_read_is_told_and_leaves_no_folder(tmp_path, capsys, content, reason):
+    run, licence = image_run(tmp_path), tmp_path / "LICENCE.txt"
+    if content is not None:
+        licence.write_bytes(content)
+    arguments = ("--format", "bundle", "--output", tmp_path / "bundle", "--license", licence)
+    done = Workplace(tmp_path, capsys).medfed("export", run, *arguments)
+    assert done.status == 2 and reason in done.err and str(licence) in done.err and "remedy" in done.err
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_a_bundle_of_a_table_and_an_unfinished_run_are_refused(tmp_path):
     run = trained(tmp_path / "run", model="logistic")
     with pytest.raises(UserError, match="for models of images"):

@@ -113,6 +113,31 @@ def test_a_site_whose_rows_do_not_fit_stops_nothing_and_says_no_answer(tmp_path)
     assert {m["reason"] for m in results["metrics"]["external"]["Cork"].values()} == {"no answer"}
 
 
+def test_a_site_of_another_shape_is_told_with_the_shape_each_time_it_is_measured(tmp_path):
+    for seed, (site, side) in enumerate({"North": 8, "Cork": 10}.items()):
+        images = np.random.default_rng(seed).random((30, side, side))
+        np.savez(tmp_path / f"{site}.npz", images=images, labels=np.arange(30) % 2)
+    wanted = {
+        "task_type": "classification",
+        "model": {"name": "logistic", "input_size": [1, 8, 8]},
+        "federation": {"strategy": "fedavg", "rounds": 2},
+        "data": {"connector": "npz", "label": {"column": "label", "classes": [0, 1]}},
+        "sites": {"North": "North.npz", "Cork": "Cork.npz"},
+        "evaluation": {"holdout": ["Cork"]},
+    }
+    medfed.run(wanted, data=tmp_path, output=tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    told = {absence["sentence"] for absence in results["absences"]}
+    (sentence,) = told
+    assert "an image has the shape [1, 10, 10], and the task's model takes [1, 8, 8]" in sentence
+    assert "write their shape in model.input_size" in sentence
+    assert {absence["round"] for absence in results["absences"]} == {0, 1, 2}
+    assert {m["reason"] for m in results["metrics"]["external"]["Cork"].values()} == {"no answer"}
+    found = json.loads((medfed.evaluate(tmp_path / "run") / "evaluation.json").read_text())
+    assert {absence["sentence"] for absence in found["absences"]} == told
+    assert {m["reason"] for m in found["metrics"]["Cork"].values()} == {"no answer"}
+
+
 def test_stepped_by_hand_levels_leave_it_out_and_it_is_measured_after_each_round(tmp_path):
     process = medfed.build(task(holdout=["Cork"]), sites(*SITES))
     state = process.initialize()

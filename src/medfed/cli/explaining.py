@@ -41,7 +41,12 @@ def explain(
     split: Part = Split.TEST,
     data: Annotated[
         Path | None,
-        typer.Option("--data", "-d", metavar="DIR", help="The folder with the rows; else the one that the run used."),
+        typer.Option(
+            "--data",
+            "-d",
+            metavar="DIR",
+            help="The folder with the rows, or with --site that site's own; else the one that the run used.",
+        ),
     ] = None,
     output: Output = None,
     as_json: Json = False,
@@ -56,7 +61,7 @@ def explain(
     Examples:
       medfed explain runs/pneumonia-20260131-101500
       medfed explain runs/pneumonia-20260131-101500 --site north --images 24 --method gradcam
-      medfed explain ./deployed-run --data ./our-images --output ./at-our-hospital
+      medfed explain ./deployed-run --site north --data ./our-images --output ./at-our-hospital
     """
     from medfed import api
 

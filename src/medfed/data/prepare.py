@@ -143,7 +143,7 @@ def deviations(site: SiteContext, message: Encoding) -> Deviations:
 def intensities(site: SiteContext, message: Encoding) -> Intensities:
     """Sums over the site's training images by channel; squared deviations, where the message knows the mean."""
     images = _images(site, message)[site.resource(SiteTable).mask(Split.TRAIN)]
-    _check_shape(site, images)
+    _check_images(site, message)
     sums = np.zeros(images.shape[1])
     mean = message.mean if message.mean.size else np.zeros(images.shape[1])
     power = 2 if message.mean.size else 1
@@ -165,7 +165,7 @@ def adopt(site: SiteContext, message: Encoding) -> Adopted:
     if table.classes is not None and message.classes != table.classes:
         raise Refused("the encoding has other classes than the task declares")
     if message.is_array:
-        _check_shape(site, _images(site, message))
+        _check_images(site, message)
     site.keep(fit_to(message, table) if message.standardize == "site" else message)
     read = (Split.TRAIN, Split(site.resource(TaskSpec).monitored_split))
     for split in dict.fromkeys(table.parts if Split.EXTERNAL in table.parts else read):
@@ -177,16 +177,37 @@ def _images(site: SiteContext, encoding: Encoding) -> NDArray[Any]:
     return site.resource(SiteTable).values(encoding.columns[0], Kind.ARRAY)
 
 
-def _check_shape(site: SiteContext, images: NDArray[Any]) -> None:
-    """Raise DataError where one input has another shape than the task says that the model takes."""
+def _check_images(site: SiteContext, encoding: Encoding) -> None:
+    """Raise DataError where images have another shape than the task says, if it says one."""
     wanted = site.resource(TaskSpec).model.input_size
-    if wanted is not None and images.shape[1:] != wanted:
-        raise DataError(
-            f"an image has the shape {list(images.shape[1:])}, and the task's model takes {list(wanted)}",
-            where=site.site,
-            remedy="mend model.input_size ([channels, height, width]), or bring the images to it: "
-            f"data: {{images: {{channels: {wanted[0]}, transforms: [{{name: resize, size: {list(wanted[1:])}}}]}}}}",
+    if wanted is not None:
+        check_shape(site.resource(SiteTable), encoding, wanted)
+
+
+def check_shape(table: SiteTable, encoding: Encoding, wanted: tuple[int, ...]) -> None:
+    """Raise DataError where one input has another shape than the model takes. encoding: of arrays."""
+    found = table.values(encoding.columns[0], Kind.ARRAY).shape[1:]
+    if found == wanted:
+        return
+    raise DataError(
+        f"an image has the shape {list(found)}, and the task's model takes {list(wanted)}",
+        where=table.site,
+        remedy=_remedy_for(found, wanted),
+    )
+
+
+def _remedy_for(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    if len(found) > len(wanted):
+        return (
+            "read slices (of DICOM: data: {connector: {name: dicom, read: images}}), or let the model take volumes: "
+            "model: {input_size: [channels, depth, height, width]}"
         )
+    if len(found) < len(wanted):
+        return "let the model take images: model: {input_size: [channels, height, width]}"
+    return (
+        f"write their shape in model.input_size, or bring the images to it: data: {{images: {{channels: {wanted[0]}, "
+        f"transforms: [{{name: resize, size: {list(wanted[1:])}}}]}}}}"
+    )
 
 
 def _few_have(site: SiteContext, ids: NDArray[Any], missing: NDArray[np.bool_]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from medfed.core.errors import UserError
 from medfed.data.table import merge_tables
 from medfed.engine.blocks import plan_blocks, workers_for
+from medfed.engine.buildable import check_network
 from medfed.engine.compression.squeezed import require_zstd
 from medfed.engine.distilling import check_teacher
 from medfed.engine.federation import Conversation, SiteFederation, share
@@ -58,6 +59,7 @@ def check_parts(task: TaskFile, sites: tuple[str, ...]) -> Strategy:
         if error.where or error.code == "extra":
             raise
         raise task.error("model", cause=error.cause, remedy=error.remedy) from error
+    check_network(task)
     _check_device(task)
     check_partial(task)
     check_teacher(task)

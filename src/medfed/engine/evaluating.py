@@ -72,9 +72,10 @@ def _chosen(run: Path, name: str | None) -> KeptModel:
         )
     models = {model.name: model for model in kept_models(run)}
     if (name or "") not in models:
+        own = ", ".join(filter(None, models))
         raise UserError(
             "each site has its own model here" if name is None else f"no site called {name!r} has a model here",
-            remedy=f"add --model, one of: {', '.join(filter(None, models))}",
+            remedy=f"add --model, one of: {own}" if own else "leave out --model: all sites share one model",
         )
     return models[name or ""]
 

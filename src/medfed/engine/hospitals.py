@@ -13,13 +13,13 @@ from medfed.algorithms import ALGORITHMS
 from medfed.core.errors import TaskError, UserError
 from medfed.data.acquisition import reacquired
 from medfed.data.arrays import ArrayData, load_arrays
-from medfed.data.connectors import CONNECTORS
 from medfed.data.division import divided, site_names
 from medfed.data.frames import raw_from_frame
 from medfed.data.images.loading import check_share, tried
 from medfed.data.images.tables import IMAGE
 from medfed.data.raw import RawTable, Unread
 from medfed.data.table import SiteTable, held_out, load_table
+from medfed.engine.buildable import connector_of
 from medfed.engine.federation import share
 from medfed.engine.repeated_patients import repeated_patients
 from medfed.engine.rows import RowsCache
@@ -178,12 +178,7 @@ def known_policy(path: Path) -> Policy:
 
 def read_raw(task: TaskFile, path: Path, where: str) -> RawTable:
     """A file's rows as its connector reads them. Raises TaskError for an unknown connector, DataError."""
-    plugin = task.spec.data.connector
-    try:
-        connector = CONNECTORS.get(plugin.name)
-    except UserError as error:
-        raise task.error("data", "connector", cause=error.cause, remedy=error.remedy) from error
-    return connector(path, task.spec.data, where)
+    return connector_of(task)(path, task.spec.data, where)
 
 
 def unread_files(task: TaskFile, data: Path) -> dict[str, tuple[Unread, ...]]:

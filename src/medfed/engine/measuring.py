@@ -8,11 +8,12 @@ from typing import Any
 
 from medfed.core.examples import Split
 from medfed.data.encoding import encode
-from medfed.data.prepare import adopt_encoding, offer_encoding
+from medfed.data.prepare import adopt_encoding, check_shape, offer_encoding
 from medfed.data.raw import RawTable
 from medfed.data.table import held_out, load_table
 from medfed.engine.assembly import Assembly
 from medfed.engine.federation import Absence
+from medfed.engine.process import input_shape
 from medfed.engine.simulation import attached
 from medfed.engine.trained import KeptModel, TrainedModel
 from medfed.evaluate.appraisal import Appraisal, appraise, appraise_apart, measure_scores
@@ -56,7 +57,8 @@ def final_split(task: TaskSpec) -> Split:
 def measure_at_sites(assembly: Assembly, model: KeptModel) -> Measured:
     """One model at all sites of an assembly: each site's own metrics, and the total's; held-out sites' apart.
 
-    Every figure is a release of its site. Raises QuorumLost, Refused, DataError.
+    Every figure is a release of its site. Of one site there is no total, which would tell what that site withholds of
+    itself, unless the total gets noise. Raises QuorumLost, Refused, DataError.
     """
     process, simulation = assembly.process, assembly.simulation
     fed, classes, kind = process.federation, len(model.encoding.classes), process.task.task_type
@@ -64,7 +66,11 @@ def measure_at_sites(assembly: Assembly, model: KeptModel) -> Measured:
         fed.conversation.begin_round(0, {})
         candidate = Candidate(model.weights, final_split(process.task), classes)
         measures, shown, total = dict[str, Measures](), dict[str, Appraisal](), None
-        if fed.sites:
+        if len(fed.sites) == 1 and not fed.totals_only:
+            alone = dict.fromkeys(fed.sites, candidate)
+            adopt_encoding(fed, model.encoding)
+            measures, shown = evaluate_apart(fed, alone, kind), appraise_apart(fed, alone)
+        elif fed.sites:
             adopt_encoding(fed, model.encoding)
             candidates = dict.fromkeys(fed.sites, candidate)
             total = class_total(fed, candidates) if kind == "classification" else None
@@ -74,9 +80,9 @@ def measure_at_sites(assembly: Assembly, model: KeptModel) -> Measured:
             if kind == "classification":
                 shown = appraise(fed, candidates, process.task, total, own=not fed.totals_only)
         if process.external:
-            outside = dict.fromkeys(process.external, Candidate(model.weights, Split.EXTERNAL, classes))
-            offer_encoding(fed, model.encoding, process.external)
-            measures |= evaluate_apart(fed, outside, kind)
+            prepared = offer_encoding(fed, model.encoding, process.external)
+            outside = dict.fromkeys(prepared, Candidate(model.weights, Split.EXTERNAL, classes))
+            measures |= dict.fromkeys(process.external, no_answers(kind)) | evaluate_apart(fed, outside, kind)
             shown |= appraise_apart(fed, outside)
         simulation.sign_heads(0)
         absences = tuple(fed.conversation.absences)
@@ -117,6 +123,8 @@ def measure_rows(model: TrainedModel, raw: RawTable, name: str) -> Measured:
     data = model.task.data
     known = data.id if data.id in raw.columns else None
     table = load_table(data.model_copy(update={"split": Splits(), "id": known}), model.task.task_type, name, raw)
+    if model.encoding.is_array:
+        check_shape(table, model.encoding, input_shape(model.encoding, model.task.model))
     examples = encode(held_out(table), model.encoding, Split.EXTERNAL)
     predictions, classes = predict(model.network, examples, model.task.task_type), len(model.encoding.classes)
     left_out = {

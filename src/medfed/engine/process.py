@@ -14,12 +14,12 @@ from itertools import chain
 
 import numpy as np
 
-from medfed.core.errors import QuorumLost, Refused, UserError
+from medfed.core.errors import DataError, QuorumLost, Refused, UserError
 from medfed.core.examples import Split
 from medfed.core.messages import Counts, Message, Vector
 from medfed.core.protocols import Algorithm
 from medfed.data.encoding import Encoding
-from medfed.data.prepare import adopt_encoding, agreed_columns, describe_sites, fit_encoding, offer_encoding
+from medfed.data.prepare import adopt, adopt_encoding, agreed_columns, describe_sites, fit_encoding, offer_encoding
 from medfed.data.quality import DataSheet
 from medfed.engine.distilling import give_teacher
 from medfed.engine.federation import Absence, SiteFederation
@@ -30,7 +30,15 @@ from medfed.engine.stopping import Progress, stop_reason
 from medfed.engine.strategies import Lane, Strategy
 from medfed.engine.teacher import KeptTeacher
 from medfed.evaluate.appraisal import Appraisal, appraise, appraise_apart
-from medfed.evaluate.evaluation import FEDERATED, Candidate, class_total, evaluate, evaluate_apart, own_metrics
+from medfed.evaluate.evaluation import (
+    FEDERATED,
+    Candidate,
+    class_total,
+    evaluate,
+    evaluate_apart,
+    no_answers,
+    own_metrics,
+)
 from medfed.evaluate.explanation import Average, average
 from medfed.metrics.classification import ClassificationSums
 from medfed.metrics.measure import Measure, Measures
@@ -177,7 +185,7 @@ class Process:
         split = Split(self.task.monitored_split)
         metrics = self._measure(lanes, split, number, self.federation.cohort()) if due else RoundMetrics(number, ())
         if due and self.measures_external:
-            metrics = replace(metrics, rows=metrics.rows + self._measure_external(lanes, number))
+            metrics = replace(metrics, rows=metrics.rows + self._measure_external(lanes, number, state.absences))
         progress = state.progress.after(metrics.value(self.task.stop.metric or ""), self.task.stop)
         reason = stop_reason(progress, self.task.stop, done=done, limit=limit)
         if reason and self.task.federation.fine_tunes:
@@ -215,7 +223,7 @@ class Process:
     def measure_external(self, state: RunState) -> RoundMetrics:
         """The metrics of a state's model on all rows of each held-out site; of those sites together, none."""
         self._revisit(state)
-        rows = self._measure_external(state.lanes, state.round)
+        rows = self._measure_external(state.lanes, state.round, state.absences)
         return RoundMetrics(state.round, rows, tuple(self.federation.conversation.absences))
 
     def appraise_external(self, state: RunState) -> dict[str, Appraisal]:
@@ -223,7 +231,8 @@ class Process:
         if self.task.task_type != "classification":
             return {}
         self._revisit(state)
-        return appraise_apart(self.federation, dict.fromkeys(self.external, self._external_candidate(state.lanes)))
+        prepared = [site for site in self.external if site not in self._unprepared(state.absences)]
+        return appraise_apart(self.federation, dict.fromkeys(prepared, self._external_candidate(state.lanes)))
 
     def explain(self, state: RunState, split: Split) -> Average | None:
         """What the answers of a state's models rest on, on average over sites.
@@ -329,10 +338,21 @@ class Process:
             measured[site] = Measures(tuple(replace(m, reason="no answer") for m in measured[site].measures))
         return RoundMetrics(number, tuple(_rows(number, split, measured)))
 
-    def _measure_external(self, lanes: tuple[LaneState, ...], number: int) -> tuple[Row, ...]:
-        candidate = self._external_candidate(lanes)
-        measured = evaluate_apart(self.federation, dict.fromkeys(self.external, candidate), self.task.task_type)
+    def _measure_external(
+        self, lanes: tuple[LaneState, ...], number: int, before: tuple[Absence, ...]
+    ) -> tuple[Row, ...]:
+        """The metrics at held-out sites; of one whose rows do not fit, why that is. before: absences until now."""
+        candidate, unprepared = self._external_candidate(lanes), self._unprepared(before)
+        prepared = [site for site in self.external if site not in unprepared]
+        measured = evaluate_apart(self.federation, dict.fromkeys(prepared, candidate), self.task.task_type)
+        self.federation.conversation.absences += [replace(each, round=number) for each in unprepared.values()]
+        measured |= dict.fromkeys(unprepared, no_answers(self.task.task_type))
         return tuple(_rows(number, Split.EXTERNAL, measured))
+
+    def _unprepared(self, before: tuple[Absence, ...]) -> dict[str, Absence]:
+        """The held-out sites whose rows the encoding does not fit, each with the first absence that says why."""
+        failed = [each for each in before if each.step == adopt.name and each.code in (DataError.code, Refused.code)]
+        return {each.site: each for each in reversed(failed) if each.site in self.external}
 
     def _external_candidate(self, lanes: tuple[LaneState, ...]) -> Candidate:
         """The whole model: sites that never train are not told of elements that are not trained."""

@@ -37,6 +37,11 @@ class Source:
     encoding: bytes | None = None
     kept: str = "start"
 
+    @property
+    def starts(self) -> bool:
+        """Whether the run begins from it: it is no teacher."""
+        return self.kept == "start"
+
     def keep(self, folder: Path) -> None:
         """Copy it into a run's folder."""
         place = folder / self.kept
@@ -101,12 +106,13 @@ def resolve_start(task: TaskFile) -> tuple[TaskFile, Source | None]:
     try:
         source, found = _of_run(told, task) if told.run is not None else _of_file(told, task)
     except UserError as error:
-        raise _located(task, error) from error
+        raise located(task, error) from error
     model = task.spec.model.model_copy(update={"pretrained": found})
     return TaskFile(task.spec.model_copy(update={"model": model}), task.document), source
 
 
-def _located(task: TaskFile, error: UserError) -> TaskError:
+def located(task: TaskFile, error: UserError) -> TaskError:
+    """The error as one of the task's ``model.pretrained``."""
     cause = f"{error.cause} ({error.where})" if error.where else error.cause
     return task.error("model", "pretrained", cause=cause, remedy=error.remedy)
 
@@ -162,9 +168,8 @@ def finished_run(path: str, task: TaskFile) -> FinishedRun:
     try:
         run = str(json.loads((folder / "results.json").read_text())["run"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            "there is no finished run", where=str(folder), remedy=f"finish it first: medfed run --resume {folder}"
-        ) from error
+        remedy = f"finish it first: medfed run --resume {folder}" if folder.is_dir() else "name a run's folder"
+        raise UserError("there is no finished run", where=str(folder), remedy=remedy) from error
     earlier = load_task(folder / "task.yaml").spec
     if earlier.federation.keeps_layers:
         raise UserError(

@@ -31,7 +31,7 @@ def check_options(spec: Plugin, task_type: str) -> None:
         raise UserError(
             f"the model {spec.name!r} does not do {task_type}", remedy=f"{spec.name} does: {', '.join(tasks)}"
         )
-    _input_shape, _outputs, *options = inspect.signature(factory).parameters.values()
+    options = _options(factory)
     if any(p.kind is p.VAR_KEYWORD for p in options):
         return
     known = [p.name for p in options]
@@ -41,6 +41,11 @@ def check_options(spec: Plugin, task_type: str) -> None:
                 f"the model {spec.name!r} has no option {option!r}",
                 remedy=f"options of {spec.name}: {', '.join(known) or 'none'}",
             )
+
+
+def _options(factory: Callable[..., torch.nn.Module]) -> list[inspect.Parameter]:
+    _input_shape, _outputs, *options = inspect.signature(factory).parameters.values()
+    return options
 
 
 def build_network(
@@ -59,8 +64,21 @@ def build_network(
         try:
             module = factory(input_shape, outputs, **spec.options)
         except (TypeError, ValueError) as error:
-            raise UserError(f"the model {spec.name!r} cannot be built: {error}") from error
+            raise UserError(
+                f"the model {spec.name!r} cannot be built: {error}", remedy=_as_usual(spec.name, factory)
+            ) from error
     return Network(module, weights)
+
+
+def _as_usual(name: str, factory: Callable[..., torch.nn.Module]) -> str:
+    """A remedy that shows a model's options by their defaults."""
+    usual = [f"{p.name}: {_written(p.default)}" for p in _options(factory) if p.default is not p.empty]
+    shown = f"; its options by default: {', '.join(usual)}" if usual else ""
+    return f"mend its options, or model.input_size{shown}"
+
+
+def _written(value: object) -> str:
+    return str(list(value) if isinstance(value, tuple) else value)
 
 
 def outputs_for(classes: int) -> int:

@@ -24,7 +24,7 @@ def load_pretrained(network: Network, content: bytes, start: Pretrained) -> None
     Raises UserError, which names the tensors, where names or shapes differ, for numbers that are not finite, and for
     another kind of file.
     """
-    tensors, module = _read(content), network.module
+    tensors, module = tensors_of(content), network.module
     fresh = matching(module, (*start.fresh, *([head_of(module)] if start.head == "new" else ())))
     wanted = {name: tensor for name, tensor in flat_tensors(network) if name not in fresh}
     given = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and name not in fresh}
@@ -42,7 +42,8 @@ def load_pretrained(network: Network, content: bytes, start: Pretrained) -> None
         tensor.data.copy_(found)
 
 
-def _read(content: bytes) -> dict[str, torch.Tensor]:
+def tensors_of(content: bytes) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file by name. Raises UserError for another kind of file."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 

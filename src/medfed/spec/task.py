@@ -23,6 +23,9 @@ LayerNames = tuple[Annotated[str, BeforeValidator(lambda v: str(v) if type(v) is
 """Names of a network's layers, as ``layer1`` or ``3``, which take in all below them, or patterns such as ``layer*``."""
 
 
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="a digest of 64 hexadecimal digits, 0-9 and a-f")]
+
+
 class Pretrained(Section):
     """The weights that training starts from: a safetensors file, or those of an earlier run.
 
@@ -32,7 +35,7 @@ class Pretrained(Section):
 
     path: str | None = None
     run: str | None = None
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    sha256: Digest | None = None
     head: Literal["kept", "new"] = "kept"
     fresh: LayerNames = ()
     parent: str | None = None
@@ -106,7 +109,7 @@ class Teacher(Section):
     """
 
     run: str | None = None
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    sha256: Digest | None = None
     parent: str | None = None
     model: Annotated[Plugin, BeforeValidator(named)] | None = None
 

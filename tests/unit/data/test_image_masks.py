@@ -214,6 +214,13 @@ def test_what_was_resized_and_cropped_comes_back(size):
     assert 2 * (back * source[0]).sum() / (back.sum() + source.sum()) > 0.9
 
 
+@pytest.mark.parametrize("transforms", [[], [{"name": "normalise", "by": "image"}]])
+def test_what_was_neither_resized_nor_cropped_comes_back_as_it_is(transforms):
+    values = np.random.default_rng(0).random((2, 5, 4)).astype(np.float32)
+    back = Preparation(ImageSpec.model_validate({"transforms": transforms})).restored(values, (5, 4), "")
+    np.testing.assert_array_equal(back, values)
+
+
 def test_a_crop_comes_back_to_the_very_pixel():
     for side, cut in ((5, 4), (4, 3), (4, 7), (5, 8)):
         preparation = Preparation(ImageSpec.model_validate({"transforms": [{"name": "crop", "size": [cut, cut]}]}))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas
 import pytest
@@ -11,10 +13,11 @@ from medfed.core.errors import DataError
 from medfed.core.examples import Split
 from medfed.core.steps import Release, installed_step
 from medfed.data import prepare as preparation
-from medfed.data.encoding import Encoding, design, encode
+from medfed.data.arrays import ArrayData, load_arrays
+from medfed.data.encoding import Encoding, design, encode, new_encoding
 from medfed.data.frames import raw_from_frame
 from medfed.data.kinds import Kind
-from medfed.data.prepare import STEPS, adopt_encoding, describe_sites
+from medfed.data.prepare import STEPS, adopt_encoding, check_shape, describe_sites
 from medfed.data.table import SiteTable, load_table, merge_tables
 from medfed.spec.task import DataSpec
 
@@ -256,3 +259,22 @@ def test_the_reply_to_adopt_tells_nothing_of_the_rows():
     rng = np.random.default_rng(11)
     fed = federation(spec(), {"A": numbers(rng, 30), "B": numbers(rng, 12)})
     assert fed.sum(preparation.adopt, prepare(fed, spec(), "classification")).sites == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted", "remedy"),
+    [
+        ((1, 4, 8, 8), (1, 8, 8), "read: images"),
+        ((1, 4, 8, 8), (1, 8, 8), "input_size: [channels, depth, height, width]"),
+        ((1, 8, 8), (1, 4, 8, 8), "input_size: [channels, height, width]"),
+        ((3, 9, 8), (1, 8, 8), "{images: {channels: 1, transforms: [{name: resize, size: [8, 8]}]}}"),
+    ],
+)
+def test_images_of_another_shape_are_told_what_would_help(shape, wanted, remedy):
+    data = spec(label={"column": "label", "classes": [0, 1]})
+    rows = ArrayData(np.zeros((4, *shape), np.float32), np.arange(4) % 2)
+    table = load_arrays(data, "classification", "A", rows, 0)
+    encoding = new_encoding(table.kinds, {}, "none", ("0", "1"))
+    with pytest.raises(DataError, match=re.escape(f"the shape {list(shape)}")) as told:
+        check_shape(table, encoding, wanted)
+    assert remedy in told.value.remedy

@@ -104,7 +104,7 @@ def test_a_path_alone_is_answered_with_the_digest(tmp_path: Path) -> None:
         ({"sha256": "0" * 64}, "names no weights"),
         ({"head": "new"}, "names no weights"),
         ({"path": "a", "run": "b"}, "both given"),
-        ({"run": "absent"}, "no finished run"),
+        ({"run": "absent"}, "(?s)no finished run.*remedy: name a run's folder"),
     ],
 )
 def test_what_names_no_weights_is_refused(told: dict[str, Any], said: str) -> None:

@@ -25,6 +25,14 @@ IMAGE = "image"
 """The one feature column."""
 
 
+def _how_to_label(column: str) -> str:
+    if column == "class":  # the connectors' own name for an image's folder
+        return "put each image into a folder called as its class"
+    return (
+        "put a label table (labels.csv) into the folder; if there is one, check that its keys are those of the images"
+    )
+
+
 def load_images(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: int, pictures: Pictures) -> SiteTable:
     """The images of a site with their labels; those without a label are not read.
 
@@ -44,7 +52,7 @@ def load_images(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: 
         raise DataError(
             "no image has a label",
             where=f"{where}, column {label.column!r}",
-            remedy="check that the label table's keys are those of the images",
+            remedy=_how_to_label(label.column),
         )
     ids = _ids(raw, data, place, ~unlabelled)
     labelled = np.flatnonzero(~unlabelled)

@@ -75,6 +75,8 @@ class Preparation:
 
         self._made_for(len(shape), where, mask=True)
         steps = [step for step in self._steps if isinstance(step, Resize | Crop)]
+        if not steps:
+            return values
         shapes = [shape]
         for step in steps[:-1]:
             shapes.append(step.size)

@@ -21,12 +21,13 @@ from medfed.spec.task import TaskSpec
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What ``results.json`` says of the run: its id, digest, whether it was simulated, and the largest epsilon of any
-    site, with its delta, where there is one."""
+    """What ``results.json`` says of the run: its id, digest, whether it was simulated, its sites, and the largest
+    epsilon of any site, with its delta, where there is one."""
 
     run: str
     digest: str
     simulation: bool
+    sites: tuple[str, ...]
     epsilon: float | None
     delta: float
 
@@ -48,6 +49,7 @@ class RunFacts:
                 found["run"],
                 found["task_digest"],
                 found["simulation"],
+                tuple(sorted(found["rows"])),
                 max(spent, default=None),
                 max(deltas, default=0.0),
             )
@@ -81,11 +83,14 @@ def open_subject(
     sites: Mapping[str, SiteInput] | None,
     data: Path | None,
     check: Callable[[TaskFile, Path], None] | None = None,
+    *,
+    site: str | None = None,
 ) -> Subject:
     """A finished run and its rows: those given, those below ``data``, or those below the run's own data folder.
 
-    A deployed run left no rows here: ``data`` then holds a folder for each site, or is one site's own. check: of the
-    task, before any row is read; raises what it wants. Raises
+    ``data`` holds the sites' rows as the task names them, or a folder for each site; of a deployed run, which left no
+    rows here, it may be one site's own. site: whose own it is, where it holds none of that name. check: of the task,
+    before any row is read; raises what it wants. Raises
     RunFolderError, UserError with a remedy where there are no rows, DataError where they are others than the run's.
     """
     if (path / "comparison.json").is_file():
@@ -97,7 +102,7 @@ def open_subject(
     facts, task = RunFacts.read(folder), load_task(folder.task)
     if check is not None:
         check(task, path)
-    hospitals = load_hospitals(task, *_rows(folder, facts, task, sites, data))
+    hospitals = load_hospitals(task, *_rows(folder, facts, task, sites, data, site))
     subject = Subject(folder, facts, task, hospitals)
     if facts.simulation:
         _check_rows(subject)
@@ -125,31 +130,63 @@ def check_attackable(task: TaskFile, path: Path) -> None:
 
 
 def _rows(
-    folder: RunFolder, facts: RunFacts, task: TaskFile, sites: Mapping[str, SiteInput] | None, data: Path | None
+    folder: RunFolder,
+    facts: RunFacts,
+    task: TaskFile,
+    sites: Mapping[str, SiteInput] | None,
+    data: Path | None,
+    site: str | None,
 ) -> tuple[Path, Mapping[str, SiteInput] | None]:
     """The data folder, and the sites' rows where the task does not name them below it."""
     if sites is not None:
         return Path.cwd(), sites
     if data is not None and not data.is_dir():
         raise UserError("there is no such data folder", where=str(data), remedy="check --data")
-    if facts.simulation:
-        kept = folder.origin().data
-        if data is None and not kept:
-            raise UserError(
-                "this run's rows came from memory, and are gone",
-                where=str(folder.path),
-                remedy="medfed.audit(folder, sites={...}) in Python, or --data DIR with the same rows as files",
-            )
-        return data or Path(kept), None
     if data is None:
+        return _rows_of_the_run(folder, facts), None
+    if site is not None and site not in facts.sites:
+        raise _no_such_site(site, facts)
+    if facts.simulation and _holds_what_is_named(task.spec, data, site):
+        return data, None
+    inner = {name: data / name for name in facts.sites if (data / name).is_dir()}
+    if site is not None and site not in inner:
+        return data, {site: data}
+    if not inner and facts.simulation:
+        raise UserError(
+            f"none of the run's sites has a folder here: {', '.join(facts.sites)}",
+            where=str(data),
+            remedy="name the folder that holds theirs, or, to explain one site's own rows, that site by --site",
+        )
+    return data, inner or {data.resolve().name: data}
+
+
+def _rows_of_the_run(folder: RunFolder, facts: RunFacts) -> Path:
+    """The data folder that the run used. Raises UserError where it had none here."""
+    if not facts.simulation:
         raise UserError(
             "this run's rows are at its hospitals, and an audit trains on rows",
             where=str(folder.path),
             remedy="audit a simulation of the same task (medfed run TASK, then medfed audit), or, at a hospital, give "
             "its own rows by --data DIR",
         )
-    inner = sorted(each for each in data.iterdir() if each.is_dir() and not each.name.startswith("."))
-    return data, {each.name: each for each in inner} or {data.resolve().name: data}
+    if not (kept := folder.origin().data):
+        raise UserError(
+            "this run's rows came from memory, and are gone",
+            where=str(folder.path),
+            remedy="medfed.audit(folder, sites={...}) in Python, or --data DIR with the same rows as files",
+        )
+    return Path(kept)
+
+
+def _no_such_site(site: str, facts: RunFacts) -> UserError:
+    return UserError(f"there is no site {site!r} in this run", remedy=f"it has: {', '.join(facts.sites)}")
+
+
+def _holds_what_is_named(task: TaskSpec, data: Path, site: str | None) -> bool:
+    """Whether the folder has the rows where the task names them: those of the site, if one is asked for."""
+    if task.partition is not None:
+        return True
+    return bool(task.sites) and (site not in task.sites or (data / task.sites[site].data).exists())
 
 
 def _either(names: list[str]) -> str:

@@ -24,7 +24,9 @@ from medfed.version import __version__
 
 
 def export_bundle(model: TrainedModel, about: About, folder: Path, licence: Path | None) -> Path:
-    """Write a bundle into a new folder. Raises UserError for a model that is not of images' classes, RunFolderError."""
+    """Write a bundle into a new folder. Raises RunFolderError; UserError for a model that is not of images' classes,
+    and a licence that cannot be read.
+    """
     if not model.encoding.is_array or len(input_shape(model.encoding, model.task.model)) not in (3, 4):
         raise UserError("a MONAI bundle is for models of images", remedy="use --format onnx, which takes any model")
     if model.task.task_type != "classification":
@@ -34,7 +36,7 @@ def export_bundle(model: TrainedModel, about: About, folder: Path, licence: Path
     if folder.exists() and any(folder.iterdir()):
         raise RunFolderError("something is in this folder already", where=str(folder), remedy="name a new one")
     inference = inference_config(model)
-    text = licence.read_text(encoding="utf-8") if licence is not None else None
+    text = _text_of(licence) if licence is not None else None
     for part in ("configs", "models", "docs"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     _write_json(folder / "configs" / "metadata.json", metadata(model, about, inference))
@@ -44,6 +46,16 @@ def export_bundle(model: TrainedModel, about: About, folder: Path, licence: Path
         write_atomically(folder / "LICENSE", text)
     _write_weights(model, folder / "models")
     return folder
+
+
+def _text_of(licence: Path) -> str:
+    try:
+        return licence.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise UserError(
+            f"the licence cannot be read ({reason})", where=str(licence), remedy="name a text file by --license"
+        ) from error
 
 
 def inference_config(model: TrainedModel) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""DenseNet-121 (Huang et al. 2017) from MONAI, over images given as arrays."""
+"""DenseNet-121 (Huang et al. 2017) from MONAI, over images or volumes."""
 
 from __future__ import annotations
 

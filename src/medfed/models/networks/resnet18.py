@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al. 2016) from MONAI, over images given as arrays."""
+"""ResNet-18 (He et al. 2016) from MONAI, over images or volumes."""
 
 from __future__ import annotations
 
