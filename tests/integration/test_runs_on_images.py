@@ -215,3 +215,22 @@ def test_a_deployed_site_reads_its_own_pictures_by_its_own_connector(tmp_path, c
     folder = SiteFolder.open(tmp_path)
     table = table_of(folder, load_site(folder.settings), medfed.api.read_task(asked))
     assert table.rows() == 8 and table.columns["image"].shape[1:] == (1, 8, 8)
+
+
+def test_a_deployed_site_and_a_task_that_name_no_id_take_the_patients_of_dicom_files(tmp_path):
+    from medfed.engine.deployed.cohorts import table_of
+    from medfed.engine.deployed.folders import SiteFolder
+    from medfed.spec.site import load_site
+
+    for index in range(12):
+        pixels = np.full((4, 4), index, np.uint16)
+        write_slice(tmp_path / "scans" / f"{index}.dcm", pixels, patient=f"P{index // 3}", place=float(index % 3))
+    (tmp_path / "scans" / "labels.csv").write_text("patient,y\n" + "".join(f"P{i},{i % 2}\n" for i in range(4)))
+    (tmp_path / "identity.json").write_text('{"site": "North"}')
+    (tmp_path / "site.yaml").write_text(
+        "contact: IT\ndatasets:\n  default:\n    path: scans\n    connector: {name: dicom}\n"
+    )
+    asked = task(data={"connector": "dicom", "label": {"column": "y", "classes": [0, 1]}})
+    folder = SiteFolder.open(tmp_path)
+    table = table_of(folder, load_site(folder.settings), medfed.api.read_task(asked))
+    assert (table.rows(), table.patients()) == (12, 4)

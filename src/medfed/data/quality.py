@@ -145,6 +145,11 @@ def _class_warnings(table: SiteTable, classes: tuple[str, ...], minimum: int) ->
 
 def _reading_warnings(findings: Findings, minimum: int) -> list[str]:
     found = []
+    if findings.unnamed:
+        found.append(
+            "nothing says whose the images are, and each counts as a patient of its own: splits may leak, and small "
+            "counts are counts of images (name the column of patients by data.id)"
+        )
     if findings.simulated:
         found.append(f"images were changed as another scanner would give them: {findings.simulated}")
     if findings.ignored:

@@ -73,7 +73,8 @@ class RawTable:
 
     source: where the rows came from, for messages. first_line: the line of the first row in that source,
     counted in records (a quoted line break counts for nothing). pictures: the rows' images, where they have any.
-    origin: of a part of a table, the index of each row in the whole.
+    origin: of a part of a table, the index of each row in the whole. patient: the column in which the connector itself
+    finds whose each row is, where it has one.
     """
 
     columns: dict[str, NDArray[Any]]
@@ -81,6 +82,7 @@ class RawTable:
     first_line: int = 1
     pictures: Pictures | None = None
     origin: NDArray[Any] | None = None
+    patient: str | None = None
 
     def where(self, rows: NDArray[Any]) -> RawTable:
         """The table of the rows of these indices. Files without an image are not told of again."""

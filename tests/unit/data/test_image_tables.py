@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.unit.data.image_files import grey, write_picture
+from tests.unit.data.image_files import grey, write_picture, write_slice
 
 from medfed.core.errors import DataError, TaskError
 from medfed.data.connectors import CONNECTORS
@@ -168,6 +168,7 @@ def test_an_archive_with_ids_and_colours(tmp_path):
     table = load(tmp_path / "a.npz", spec("npz", label="label", id="id"))
     assert table.columns["image"].shape == (6, 3, 5, 5)
     assert table.patients() == 3
+    assert load(tmp_path / "a.npz", spec("npz", label="label")).ids.tolist() == table.ids.tolist()
 
 
 def test_a_patient_in_two_splits_is_reported(tmp_path):
@@ -235,3 +236,76 @@ def test_a_small_alpha_makes_sites_unlike_in_their_classes_and_a_large_one_alike
 def test_a_division_that_cannot_be_is_explained():
     with pytest.raises(DataError, match="10 patients cannot be divided over 4 sites"):
         division(20, sites=4)
+
+
+def slices(folder, patients=6, each=3, nameless=()):
+    for patient in range(patients):
+        for place in range(each):
+            index = patient * each + place
+            pixels = np.full((4, 4), index, np.uint16)
+            said = "" if patient in nameless else f"P{patient}"
+            write_slice(folder / f"p{patient}" / f"{place}.dcm", pixels, patient=said, place=float(place))
+    return folder
+
+
+OF_FILES = {"connector": {"name": "dicom", "by": "file"}, "label": "y"}
+
+
+def labelled(folder, patients, each=3):
+    lines = [f"p{patient}/{place}.dcm,{patient % 2}" for patient in patients for place in range(each)]
+    (folder / "labels.csv").write_text("\n".join(["file,y", *lines]))
+
+
+def test_dicom_files_say_whose_they_are_where_the_task_names_no_id(tmp_path):
+    folder = slices(tmp_path / "scans")
+    labelled(folder, range(6))
+    data = DataSpec.model_validate(OF_FILES)
+    table = load(folder, data)
+    assert (table.rows(), table.patients()) == (18, 6)
+    assert all(len(set(table.split[table.ids == patient].tolist())) == 1 for patient in set(table.ids))
+    named = load(folder, data.model_copy(update={"id": "patient"}))
+    assert (table.ids.tolist(), table.split.tolist()) == (named.ids.tolist(), named.split.tolist())
+    sheet = data_sheet(table, ("0", "1"), 7)
+    assert (sheet.rows, sheet.patients) == (None, None)  # 18 slices of 6 patients
+    assert not [warning for warning in sheet.warnings if "whose" in warning]
+    raw = CONNECTORS.get("dicom")(folder, data, "North")
+    parts = divided(raw, data, Partition(data="scans", sites=2, minimum=1), seed=0)
+    homes = [set(part.columns["patient"].tolist()) for part in parts.values()]
+    assert homes[0].isdisjoint(homes[1])
+
+
+def test_dicom_files_of_which_a_labelled_one_names_nobody_are_counted_as_images_with_a_warning(tmp_path):
+    folder = slices(tmp_path / "scans", nameless=(5,))
+    labelled(folder, range(5))
+    assert load(folder, DataSpec.model_validate(OF_FILES)).patients() == 5  # the one without a name has no label
+    labelled(folder, range(6))
+    table = load(folder, DataSpec.model_validate(OF_FILES))
+    assert table.patients() == table.rows() == 18
+    assert [warning for warning in data_sheet(table, ("0", "1"), 1).warnings if "whose the images are" in warning]
+
+
+def test_a_segmentation_of_volumes_takes_the_files_patients(tmp_path):
+    folder = tmp_path / "scans"
+    for patient in range(3):
+        for series in range(2):
+            name = f"p{patient}/{series}.dcm"
+            write_slice(
+                folder / name,
+                np.full((4, 4), patient, np.uint16),
+                patient=f"P{patient}",
+                SeriesInstanceUID=f"1.2.{patient}.{series + 1}",
+            )
+            write_picture(folder / "masks" / name.replace(".dcm", ".png"), np.eye(4, dtype=np.uint8))
+    data = DataSpec.model_validate(
+        {"connector": {"name": "dicom", "masks": "masks"}, "label": {"column": "mask", "classes": [0, 1]}}
+    )
+    raw = CONNECTORS.get("dicom")(folder, data, "North")
+    table = load_table(data, "segmentation", "North", raw)
+    assert (table.rows(), table.patients()) == (6, 3)
+
+
+def test_images_without_ids_are_counted_as_images_with_a_warning(by_class, tmp_path):
+    archive = write_archive(tmp_path / "a.npz", {"train": 6})
+    for path, data in ((by_class, spec("image_folder", label="class")), (archive, spec("npz", label="label"))):
+        table = load(path, data)
+        assert [w for w in data_sheet(table, (), 1).warnings if w.startswith("nothing says whose the images are")]

@@ -5,6 +5,8 @@ The table's columns are ``patient`` (PatientID), ``study``, ``series`` (their in
 label table, its columns too. A file that holds no image by its nature (a report, a directory) is passed over; one that
 cannot be read is listed with its reason.
 
+Where the task names no ``data.id``, the column ``patient`` is it, if every labelled row has a value there.
+
 Options in ``data.connector``: ``read: images``, each frame a row (if absent), or ``volumes``, each series of slices and
 each file of several frames a row; ``window``, ``file`` or [center, width]; ``table``, a .csv file in the folder
 (``labels.csv`` is one without being named); ``key``, its column of keys (what ``by`` says, if absent); ``by``: what
@@ -99,7 +101,7 @@ def read_dicom(path: Path, data: DataSpec, where: str) -> RawTable:
     if labels is not None and rows:
         columns = joined(columns, labels, key, by, where)
     pictures = Pictures(tuple(row.picture for row in rows), tuple(unread), guard.close, masks)
-    return RawTable(columns, path.name, pictures=pictures)
+    return RawTable(columns, path.name, pictures=pictures, patient="patient")
 
 
 CONNECTOR = read_dicom

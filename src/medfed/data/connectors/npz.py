@@ -5,7 +5,8 @@ plainly ``images``, ``labels``, and ``ids`` if there are. Images are (n, height,
 volumes (n, depth, height, width), all whole numbers or floats; labels (n,) or (n, 1). In place of labels, or beside
 them, there may be masks for segmentation (``train_masks``, or ``masks``), of the images' shape without colours. The
 table's columns are ``label``, ``mask`` (which array and row it is), ``split`` (of the first form) and ``id`` (where
-there is an array ``ids``). Nothing in the archive is unpickled.
+there is an array ``ids``), which says whose each image is where the task names no ``data.id``. Nothing in the archive
+is unpickled.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def read_npz(path: Path, data: DataSpec, where: str) -> RawTable:
         name = f"{lacking[0]}s"
         raise DataError(f"some parts have {name} and some have none", where=where, remedy=f"give {name} for every part")
     texts = {name: objects(values) for name, values in columns.items()}
-    return RawTable(texts, path.name, pictures=Pictures(tuple(pictures), masks=tuple(masks)))
+    whose = "id" if "id" in texts else None
+    return RawTable(texts, path.name, pictures=Pictures(tuple(pictures), masks=tuple(masks)), patient=whose)
 
 
 CONNECTOR = read_npz
