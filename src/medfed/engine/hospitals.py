@@ -134,7 +134,7 @@ class _Whole:
     def _parts(self) -> dict[str, RawTable]:
         spec, raw = self.task.spec, read_raw(self.task, self.path, "partition")
         if raw.pictures is not None:  # parts no longer know what could not be read of the whole
-            check_share(raw.pictures.unread, len(raw.pictures.each), spec.data.images.max_unreadable, raw.source)
+            check_share(raw.pictures.unread, raw.pictures.each, spec.data.images.max_unreadable, raw.source)
         parts = divided(raw, spec.data, self.partition, spec.seed)
         return reacquired(parts, self.partition, spec.seed) if self.partition.by == "acquisition" else parts
 

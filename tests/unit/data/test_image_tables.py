@@ -8,10 +8,13 @@ from tests.unit.data.image_files import grey, write_picture, write_slice
 
 from medfed.core.errors import DataError, TaskError
 from medfed.data.connectors import CONNECTORS
+from medfed.data.connectors.npz import ArrayPicture
 from medfed.data.division import divided
 from medfed.data.encoding import encode, new_encoding
+from medfed.data.images.loading import check_share
 from medfed.data.kinds import Kind
 from medfed.data.quality import data_sheet
+from medfed.data.raw import Unread
 from medfed.data.splits import DRAWN
 from medfed.data.table import load_table
 from medfed.spec.task import DataSpec, Partition
@@ -309,3 +312,76 @@ def test_images_without_ids_are_counted_as_images_with_a_warning(by_class, tmp_p
     for path, data in ((by_class, spec("image_folder", label="class")), (archive, spec("npz", label="label"))):
         table = load(path, data)
         assert [w for w in data_sheet(table, (), 1).warnings if w.startswith("nothing says whose the images are")]
+
+
+def test_a_series_and_a_file_of_many_frames_count_once_among_what_cannot_be_read(tmp_path):
+    for patient in range(9):
+        write_slice(
+            tmp_path / f"whole{patient}.dcm", np.full((4, 4), patient, np.uint16), SeriesInstanceUID=f"1.{patient}"
+        )
+    for place in (0.0, 1.0, 2.0, 4.0, 5.0):
+        write_slice(tmp_path / f"gap{place:.0f}.dcm", np.zeros((4, 4), np.uint16), place=place)
+    data = {"connector": {"name": "dicom", "read": "volumes"}, "label": {"column": "patient", "classes": ["P1"]}}
+    data["images"] = {"max_unreadable": 0.05}
+    with pytest.raises(DataError, match=r"1 of 10 files cannot be read.*1: a series with slices missing"):
+        load(tmp_path, DataSpec.model_validate(data))
+    data["images"] = {"max_unreadable": 0.1}
+    table = load(tmp_path, DataSpec.model_validate(data))
+    assert (table.rows(), table.findings.unreadable.rows) == (9, 1)
+
+
+def test_frames_of_one_file_count_once_among_what_cannot_be_read():
+    unread = [Unread(f"a.dcm#{frame}", "damaged") for frame in range(1, 9)] + [Unread("b.dcm", "damaged")]
+    read = [ArrayPicture(name, grey(0), False) for name in ("a.dcm#9", "c#1.dcm#1", "c#1.dcm#2", "c#2.dcm")]
+    with pytest.raises(DataError, match=r"2 of 4 files .*\(2: damaged\)"):
+        check_share(unread, read, 0.49, "North")
+    check_share(unread, read, 0.5, "North")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_file_that_claims_frames_which_it_has_no_room_for_lists_none(tmp_path, compressed):
+    from pydicom import dcmread
+    from pydicom.uid import RLELossless
+
+    write_slice(tmp_path / "whole.dcm", np.zeros((4, 4), np.uint16))
+    write_slice(tmp_path / "a.dcm", np.zeros((4, 4), np.uint16), NumberOfFrames=60_000)
+    if compressed:
+        ds = dcmread(tmp_path / "whole.dcm")
+        ds.compress(RLELossless)
+        ds.NumberOfFrames = 60_000
+        ds.save_as(tmp_path / "a.dcm")
+    raw = CONNECTORS.get("dicom")(tmp_path, spec("dicom", label="patient"), "North")
+    assert (raw.rows, [(e.name, e.reason) for e in raw.pictures.unread]) == (
+        1,
+        [("a.dcm", "it ends before its last pixel")],
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "more", "cause"),
+    [
+        ("5.png,P5,maybe,train", {}, "a label outside the declared set"),
+        ("5.png,,1,train", {"id": "patient"}, "no patient id"),
+        ("5.png,P5,1,trian", {"split": {"column": "split"}}, "neither train, validation nor test"),
+    ],
+)
+def test_an_error_in_a_label_table_names_it_and_the_line(tmp_path, wrong, more, cause):
+    for index in range(6):
+        write_picture(tmp_path / "x" / f"{index}.png", grey(index))
+    lines = ["file,patient,y,split", *(f"{i}.png,P{i},{i % 2},train" for i in (4, 3, 2, 1, 0)), wrong]
+    (tmp_path / "x" / "reads.csv").write_text("\n".join(lines))
+    connector = {"name": "image_folder", "table": "reads.csv"}
+    data = DataSpec.model_validate({"connector": connector, "label": {"column": "y", "classes": [0, 1]}, **more})
+    with pytest.raises(DataError) as caught:
+        load(tmp_path / "x", data)
+    assert caught.value.cause == f"{cause} in 1 row (first at line 7)"
+    assert "x/reads.csv" in caught.value.where
+    part = CONNECTORS.get("image_folder")(tmp_path / "x", data, "North").where(np.array([3, 5]))
+    with pytest.raises(DataError, match="first at line 7"):
+        load_table(data, "classification", "North", part)
+
+
+def test_an_error_in_the_images_own_columns_counts_images(by_class):
+    data = spec("image_folder", label={"column": "class", "classes": ["ill", "sane"]})
+    with pytest.raises(DataError, match=r"in 3 rows \(first at image 4\)"):
+        load(by_class, data)
