@@ -18,6 +18,7 @@ from medfed.data.division import divided, site_names
 from medfed.data.frames import raw_from_frame
 from medfed.data.images.loading import check_share, tried
 from medfed.data.images.tables import IMAGE
+from medfed.data.labels import POSITIVE
 from medfed.data.raw import RawTable, Unread
 from medfed.data.table import SiteTable, held_out, load_table
 from medfed.engine.federation import share
@@ -73,6 +74,22 @@ def load_hospitals(
     if len(known) == len(sites):
         _note_repeated_patients(rows, known, task)
     return Hospitals(sites, rows, known)
+
+
+def require_positive(hospitals: Hospitals, task: TaskFile) -> None:
+    """Raise TaskError where no site has a row of the class that ``label.positive`` lists: its values are mistyped.
+
+    Nothing is known where there are so many sites that not all are loaded.
+    """
+    label = task.spec.data.label
+    if label is None or label.positive is None or len(hospitals.known) < len(hospitals.sites):
+        return
+    if not any((hospitals.rows.get(site).table.targets == POSITIVE).any() for site in hospitals.sites):
+        raise task.error(
+            *("data", "label", "positive"),
+            cause=f"no site has a value of `positive` in the column {label.column!r}",
+            remedy="write its values as they stand in the data, upper and lower case too",
+        )
 
 
 def _note_repeated_patients(rows: RowsCache, sites: Iterable[str], task: TaskFile) -> None:
