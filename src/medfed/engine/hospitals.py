@@ -95,7 +95,7 @@ def require_positive(hospitals: Hospitals, task: TaskFile) -> None:
 def _note_repeated_patients(rows: RowsCache, sites: Iterable[str], task: TaskFile) -> None:
     """Write into the findings of each site that some of its patients are at another one too.
 
-    Ids are the task's; without them an image is known by its content, and other rows by nothing.
+    Ids are the task's, or the images' own; without them an image is known by its content, and other rows by nothing.
     """
     tables = {site: rows.get(site).table for site in sites}
     if task.spec.data.id is None:
