@@ -112,8 +112,9 @@ TASK_MEANINGS = {
     "neither, the sites report the names that enough patients share. Of segmentation: the names of the masks' numbers "
     "0, 1, …, or whole numbers as they stand in the masks; the first is the background. If absent, 0 to "
     "`model.num_classes` − 1.",
-    "data.id": "The column of the patients' ids. It decides the splits and is never a feature. If absent, each row is "
-    "a patient.",
+    "data.id": "The column of the patients' ids. It decides the splits and is never a feature. If absent, it is what "
+    "the site's file says; for images, DICOM's `patient` or an archive's `id`, where every labelled one has it. Else "
+    "each row is a patient.",
     "data.columns": "The feature columns. If empty, every column but label, id and split is a feature, and its type is "
     "found: numbers are continuous, or binary with at most two values; text is categorical.",
     "data.columns.*.type": "What the column holds. `ignore`: not used.",
@@ -265,7 +266,8 @@ SITE_MEANINGS = {
     "datasets.*.connector.name": "How the table is read. Further keys are its options: see the [task file]"
     "(task-file.md#connectors).",
     "datasets.*.path": "The file or folder, as the connector takes it: a whole path, or one below the site's folder.",
-    "datasets.*.id": "The column of the patients' ids. A task that names another is refused. If absent, the task says.",
+    "datasets.*.id": "The column of the patients' ids. A task that names another is refused. If absent, the task "
+    "says; see `data.id` of the task file.",
     "datasets.*.label": "The column to predict. A task that names another is refused. If absent, the task says.",
     "datasets.*.time_zone": "Whose clock the table's dates and times are by: a name of the IANA database, such as "
     "`Europe/Berlin`.",

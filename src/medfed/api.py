@@ -42,7 +42,15 @@ from medfed.engine.cohort import check_cohort
 from medfed.engine.comparison import Comparison, strategy_tasks
 from medfed.engine.crosssite import compare_across_sites
 from medfed.engine.folder import Origin, RunFolder
-from medfed.engine.hospitals import Hospitals, SiteInput, load_hospitals, missing_files, raw_rows, unread_files
+from medfed.engine.hospitals import (
+    Hospitals,
+    SiteInput,
+    load_hospitals,
+    missing_files,
+    raw_rows,
+    require_positive,
+    unread_files,
+)
 from medfed.engine.outcome import Outcome
 from medfed.engine.process import Process, RoundMetrics, RunState
 from medfed.engine.run import Observer
@@ -243,6 +251,7 @@ def compare(
     for each in tasks.values():
         check_parts(each, tuple(each.spec.sites if sites is None else sites))
     hospitals = load_hospitals(checked, root, sites)
+    require_positive(hospitals, checked)
     folder = Path(output) if output is not None else new_output(checked)
     outcomes: dict[str, Outcome] = {}
     comparison = Comparison(folder, checked.spec.name, checked.spec.task_type, outcomes)
@@ -496,7 +505,9 @@ def _run(task: TaskFile, hospitals: Hospitals, folder: RunFolder, observer: Obse
 def _hospitals(task: TaskFile, data: Path, sites: Mapping[str, SiteInput] | None) -> Hospitals:
     """The sites' rows, read only after all that can be known without them was checked."""
     check_parts(task, tuple(task.spec.sites if sites is None else sites))
-    return load_hospitals(task, data, sites)
+    hospitals = load_hospitals(task, data, sites)
+    require_positive(hospitals, task)
+    return hospitals
 
 
 def _report(folder: Path) -> Path:

@@ -10,7 +10,9 @@ import pytest
 from tests.unit.data.image_files import grey, write_picture, write_slice
 
 import medfed.api
+from medfed.cli.running import announce
 from medfed.core.errors import DataError
+from medfed.data.quality import UNNAMED
 from medfed.data.splits import assign_splits
 
 pytest.importorskip("monai")
@@ -55,9 +57,11 @@ def on_archive(**more):
     )
 
 
-def test_one_archive_is_divided_trained_on_and_reported(tmp_path):
+def test_one_archive_is_divided_trained_on_and_reported(tmp_path, capsys):
     archive(tmp_path / "a.npz")
     outcome = medfed.run(on_archive(), data=tmp_path, output=tmp_path / "run")
+    announce(outcome, quiet=False, as_json=False)
+    assert UNNAMED not in capsys.readouterr().out
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["metrics"]["test"]["federated"]["auc"]["value"] > 0.95
     sheets = json.loads((tmp_path / "run" / "sheets.json").read_text())
@@ -114,11 +118,14 @@ def on_folders(**images):
     )
 
 
-def test_folders_of_pictures_with_a_site_of_one_class_and_a_shared_image(tmp_path):
+def test_folders_of_pictures_with_a_site_of_one_class_and_a_shared_image(tmp_path, capsys):
     folders(tmp_path / "data", ["North", "South", "East"], only="East")
     shared = tmp_path / "data" / "North" / "ill" / "North1.png"
     (tmp_path / "data" / "South" / "ill" / "copy.png").write_bytes(shared.read_bytes())
-    medfed.run(on_folders(), data=tmp_path / "data", output=tmp_path / "run")
+    outcome = medfed.run(on_folders(), data=tmp_path / "data", output=tmp_path / "run")
+    announce(outcome, quiet=False, as_json=False)
+    assert f"warning: East, North, South: {UNNAMED}" in capsys.readouterr().out
+    assert UNNAMED in (tmp_path / "run" / "report.html").read_text()
     sheets = json.loads((tmp_path / "run" / "sheets.json").read_text())
     warned = {site: [w for w in sheet["warnings"] if "another site" in w] for site, sheet in sheets.items()}
     assert [site for site, warnings in warned.items() if warnings] == ["North", "South"]
@@ -215,3 +222,22 @@ def test_a_deployed_site_reads_its_own_pictures_by_its_own_connector(tmp_path, c
     folder = SiteFolder.open(tmp_path)
     table = table_of(folder, load_site(folder.settings), medfed.api.read_task(asked))
     assert table.rows() == 8 and table.columns["image"].shape[1:] == (1, 8, 8)
+
+
+def test_a_deployed_site_and_a_task_that_name_no_id_take_the_patients_of_dicom_files(tmp_path):
+    from medfed.engine.deployed.cohorts import table_of
+    from medfed.engine.deployed.folders import SiteFolder
+    from medfed.spec.site import load_site
+
+    for index in range(12):
+        pixels = np.full((4, 4), index, np.uint16)
+        write_slice(tmp_path / "scans" / f"{index}.dcm", pixels, patient=f"P{index // 3}", place=float(index % 3))
+    (tmp_path / "scans" / "labels.csv").write_text("patient,y\n" + "".join(f"P{i},{i % 2}\n" for i in range(4)))
+    (tmp_path / "identity.json").write_text('{"site": "North"}')
+    (tmp_path / "site.yaml").write_text(
+        "contact: IT\ndatasets:\n  default:\n    path: scans\n    connector: {name: dicom}\n"
+    )
+    asked = task(data={"connector": "dicom", "label": {"column": "y", "classes": [0, 1]}})
+    folder = SiteFolder.open(tmp_path)
+    table = table_of(folder, load_site(folder.settings), medfed.api.read_task(asked))
+    assert (table.rows(), table.patients()) == (12, 4)

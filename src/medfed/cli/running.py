@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medfed.cli.options import Data, Json, Output, Quiet, Settings, TaskPath, Timed, print_json
+from medfed.cli.options import Data, Json, Output, Quiet, Settings, TaskPath, Timed, print_json, printable
 from medfed.cli.progress import Watcher, Watchers
 from medfed.cli.timings import print_timings
 from medfed.core.errors import UserError
@@ -25,6 +25,7 @@ _From = Annotated[
     Path | None,
     typer.Option("--from", metavar="RUN", help="Begin with the model of this finished run, and its encoding of rows."),
 ]
+_SITES_NAMED = 5
 _Resume = Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on with the run in this folder.")]
 
 
@@ -110,7 +111,18 @@ def announce(outcome: Outcome, *, quiet: bool, as_json: bool, timings: bool = Fa
         if timings:
             print_timings(outcome.timings)
         print(f"finished after {outcome.state.round} rounds: {outcome.state.stopped}")
+        _warn_of_unnamed(folder)
         print(f"report: {folder / 'report.html'}")
+
+
+def _warn_of_unnamed(folder: Path) -> None:
+    """Say at which sites images count as patients: figures look better for it, and nothing else on the way tells."""
+    from medfed.data.quality import UNNAMED
+
+    sheets = json.loads((folder / "sheets.json").read_text(encoding="utf-8"))
+    if sites := [site for site, sheet in sheets.items() if UNNAMED in sheet["warnings"]]:
+        more = f" and {len(sites) - _SITES_NAMED} more" if len(sites) > _SITES_NAMED else ""
+        print(printable(f"warning: {', '.join(sites[:_SITES_NAMED])}{more}: {UNNAMED}"))
 
 
 def announce_comparison(comparison: Comparison, *, quiet: bool, as_json: bool) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from medfed.cli.options import Json, print_json, printable
 from medfed.cli.site_running import SiteFolderOption
+from medfed.core.errors import UserError
 
 if TYPE_CHECKING:
     from medfed.data.deidentify.copying import Copying
@@ -77,6 +78,7 @@ def deidentify(
     from medfed.data.deidentify.secret import load_or_create_secret
     from medfed.report.deidentification_page import write_deidentification_report
 
+    _require_folder(source)
     kept = parse_kept(keep or ())
     rules = Rules(load_or_create_secret(key or _site_key(folder)), kept)
     folders = opened(source, target, private, settings_of(rules))
@@ -90,8 +92,25 @@ def deidentify(
         print_json({**copying.summary.as_json(), "target": str(folders.target), "private": str(folders.private)})
     else:
         _tell(copying.summary, folders, report)
+    _require_dicom(copying.summary, source)
     if copying.summary.refused["fault"]:
         raise typer.Exit(1)
+
+
+def _require_folder(source: Path) -> None:
+    if not source.is_dir():
+        cause = "is no folder" if source.exists() else "does not exist"
+        raise UserError(f"the source {cause}", where=str(source), remedy="name the folder that holds the DICOM files")
+
+
+def _require_dicom(summary: Summary, source: Path) -> None:
+    """Raise UserError where the source held nothing to copy, unless copies of what is gone were to be removed."""
+    if summary.actions.total() == summary.refused["not_dicom"] and not summary.removed:
+        raise UserError(
+            "the source holds no DICOM file",
+            where=str(source),
+            remedy="name the folder that holds them; such a file begins with 128 bytes and the letters DICM",
+        )
 
 
 def _site_key(folder: Path) -> Path:

@@ -34,18 +34,19 @@ from medfed.spec.task import Column, DataSpec
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value stands, for messages: the site, its source, and the line of the first row."""
+    """Where a value stands, for messages: the site, and the rows as they were read."""
 
     site: str
     raw: RawTable
 
     def error(self, column: str, cause: str, remedy: str, rows: NDArray[np.bool_] | None = None) -> DataError:
-        """An error about a column, with the number of rows concerned and the line of the first."""
+        """An error about a column, with the number of rows concerned and where the first stands."""
+        source = self.raw.source
         if rows is not None:
             count = int(rows.sum())
-            first = self.raw.line(int(np.argmax(rows)))
-            cause = f"{cause} in {count} {'row' if count == 1 else 'rows'} (first at line {first})"
-        return DataError(cause, where=f"{self.site} ({self.raw.source}), column {column!r}", remedy=remedy)
+            source, first = self.raw.place(int(np.argmax(rows)), column)
+            cause = f"{cause} in {count} {'row' if count == 1 else 'rows'} (first at {first})"
+        return DataError(cause, where=f"{self.site} ({source}), column {column!r}", remedy=remedy)
 
 
 def wanted_columns(data: DataSpec) -> tuple[str, ...]:

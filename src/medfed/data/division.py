@@ -11,6 +11,7 @@ from medfed.core.errors import DataError
 from medfed.core.rng import generator
 from medfed.data.columns import require_columns
 from medfed.data.kinds import level
+from medfed.data.patients import id_column
 from medfed.data.raw import RawTable
 from medfed.data.splits import class_of_patients, largest_remainder, positions
 from medfed.spec.task import DataSpec, Partition
@@ -23,7 +24,7 @@ def divided(raw: RawTable, data: DataSpec, partition: Partition, seed: int) -> d
 
     The patients of a class (that of most of a patient's rows; all of them are one class unless ``by: label``) are put
     into an order by a keyed hash of their ids, and cut at shares drawn from a symmetric Dirichlet distribution
-    (``quantity``, ``label``) or equal ones. Without ``data.id`` each row is a patient. Raises DataError where no draw
+    (``quantity``, ``label``) or equal ones. Without an id each row is a patient. Raises DataError where no draw
     leaves every site the least number of patients.
     """
     patients, labels = _patients(raw, data), _labels(raw, data, partition)
@@ -49,10 +50,11 @@ def site_names(count: int) -> list[str]:
 
 
 def _patients(raw: RawTable, data: DataSpec) -> list[str]:
-    if data.id is None:
+    column = id_column(data, raw)
+    if column is None:
         return [str(row) for row in range(raw.rows)]
-    require_columns((data.id,), raw, "partition")
-    return ["" if value is None else value.strip() for value in raw.columns[data.id].tolist()]
+    require_columns((column,), raw, "partition")
+    return ["" if value is None else value.strip() for value in raw.columns[column].tolist()]
 
 
 def _labels(raw: RawTable, data: DataSpec, partition: Partition) -> list[str]:

@@ -58,7 +58,7 @@ class Findings:
     any were dropped. ignored: columns that the task does not use. suspects: undeclared columns that look like
     identifiers or dates. unreadable: files of images that were left out. in_several_splits: patients whose rows a split
     column puts into more than one. elsewhere: patients whose ids another simulated site has too. simulated: what a
-    simulation does to how the images look, in words.
+    simulation does to how the images look, in words. unnamed: nothing says whose the images are.
     """
 
     read: Tally
@@ -73,3 +73,4 @@ class Findings:
     in_several_splits: int = 0
     elsewhere: int = 0
     simulated: str = ""
+    unnamed: bool = False

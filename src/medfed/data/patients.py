@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from medfed.data.columns import Place, absent
+from medfed.data.columns import Place, absent, with_missing
 from medfed.data.kinds import Kind, Texts, objects
 from medfed.data.raw import RawTable
 from medfed.spec.task import DataSpec
@@ -27,6 +27,14 @@ def patients_of_rows(texts: dict[str, Texts], data: DataSpec, place: Place) -> T
         seen[content] = seen.get(content, 0) + 1
         names.append(f"{content}#{seen[content]}")
     return objects(names)
+
+
+def id_column(data: DataSpec, raw: RawTable, used: NDArray[np.bool_] | None = None) -> str | None:
+    """The column that says whose each row is: the task's, or else the connector's own, if each row used has a value."""
+    if data.id is not None or raw.patient is None:
+        return data.id
+    unnamed = absent(with_missing(raw.columns[raw.patient], data.missing.markers), Kind.CATEGORICAL)
+    return None if (unnamed if used is None else unnamed & used).any() else raw.patient
 
 
 def named_patients(values: Texts, column: str, place: Place, used: NDArray[np.bool_] | None = None) -> Texts:

@@ -16,6 +16,12 @@ _FEW_PATIENTS = 50
 _IMBALANCE = 10
 _MUCH_MISSING = 0.2
 
+UNNAMED = (
+    "nothing says whose the images are, and each counts as a patient of its own: splits may leak, and small counts are "
+    "counts of images (name the column of patients by data.id)"
+)
+"""The warning of images without patients, which the terminal repeats."""
+
 
 @dataclass(frozen=True, eq=False)
 class Cell(Message, wire="data.cell"):
@@ -145,6 +151,8 @@ def _class_warnings(table: SiteTable, classes: tuple[str, ...], minimum: int) ->
 
 def _reading_warnings(findings: Findings, minimum: int) -> list[str]:
     found = []
+    if findings.unnamed:
+        found.append(UNNAMED)
     if findings.simulated:
         found.append(f"images were changed as another scanner would give them: {findings.simulated}")
     if findings.ignored:

@@ -68,12 +68,22 @@ class Pictures:
 
 
 @dataclass(frozen=True, eq=False)
+class LabelTable:
+    """The file that says of images what stands in these columns. lines: of each image, -1 where it has none."""
+
+    name: str
+    columns: frozenset[str]
+    lines: NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
 class RawTable:
     """Columns of text or None, all of one length; missing markers are not yet applied.
 
     source: where the rows came from, for messages. first_line: the line of the first row in that source,
     counted in records (a quoted line break counts for nothing). pictures: the rows' images, where they have any.
-    origin: of a part of a table, the index of each row in the whole.
+    origin: of a part of a table, the index of each row in the whole. patient: the column in which the connector itself
+    finds whose each row is, where it has one. labels: the file beside images, where one was joined to them.
     """
 
     columns: dict[str, NDArray[Any]]
@@ -81,6 +91,8 @@ class RawTable:
     first_line: int = 1
     pictures: Pictures | None = None
     origin: NDArray[Any] | None = None
+    patient: str | None = None
+    labels: LabelTable | None = None
 
     def where(self, rows: NDArray[Any]) -> RawTable:
         """The table of the rows of these indices. Files without an image are not told of again."""
@@ -95,6 +107,11 @@ class RawTable:
         """The number of rows."""
         return len(next(iter(self.columns.values()))) if self.columns else 0
 
-    def line(self, row: int) -> int:
-        """The line in the source of a row, counted from 0."""
-        return self.first_line + (row if self.origin is None else int(self.origin[row]))
+    def place(self, row: int, column: str) -> tuple[str, str]:
+        """The file that says a column of a row, counted from 0, and where in it: a line, or which of the images."""
+        row = row if self.origin is None else int(self.origin[row])
+        if self.pictures is None:
+            return self.source, f"line {self.first_line + row}"
+        if self.labels is not None and column in self.labels.columns and self.labels.lines[row] >= 0:
+            return f"{self.source}/{self.labels.name}", f"line {self.labels.lines[row]}"
+        return self.source, f"image {row + 1}"

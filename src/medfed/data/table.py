@@ -295,6 +295,7 @@ def merge_findings(found: Sequence[Findings]) -> Findings:
         suspects=tuple(dict.fromkeys(name for f in found for name in f.suspects)),
         duplicates_kept=found[0].duplicates_kept,
         simulated="; ".join(dict.fromkeys(f.simulated for f in found if f.simulated)),
+        unnamed=any(f.unnamed for f in found),
     )
 
 

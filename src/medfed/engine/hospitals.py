@@ -17,6 +17,7 @@ from medfed.data.division import divided, site_names
 from medfed.data.frames import raw_from_frame
 from medfed.data.images.loading import check_share, tried
 from medfed.data.images.tables import IMAGE
+from medfed.data.labels import POSITIVE
 from medfed.data.raw import RawTable, Unread
 from medfed.data.table import SiteTable, held_out, load_table
 from medfed.engine.buildable import connector_of
@@ -75,10 +76,26 @@ def load_hospitals(
     return Hospitals(sites, rows, known)
 
 
+def require_positive(hospitals: Hospitals, task: TaskFile) -> None:
+    """Raise TaskError where no site has a row of the class that ``label.positive`` lists: its values are mistyped.
+
+    Nothing is known where there are so many sites that not all are loaded.
+    """
+    label = task.spec.data.label
+    if label is None or label.positive is None or len(hospitals.known) < len(hospitals.sites):
+        return
+    if not any((hospitals.rows.get(site).table.targets == POSITIVE).any() for site in hospitals.sites):
+        raise task.error(
+            *("data", "label", "positive"),
+            cause=f"no site has a value of `positive` in the column {label.column!r}",
+            remedy="write its values as they stand in the data, upper and lower case too",
+        )
+
+
 def _note_repeated_patients(rows: RowsCache, sites: Iterable[str], task: TaskFile) -> None:
     """Write into the findings of each site that some of its patients are at another one too.
 
-    Ids are the task's; without them an image is known by its content, and other rows by nothing.
+    Ids are the task's, or the images' own; without them an image is known by its content, and other rows by nothing.
     """
     tables = {site: rows.get(site).table for site in sites}
     if task.spec.data.id is None:
@@ -134,7 +151,7 @@ class _Whole:
     def _parts(self) -> dict[str, RawTable]:
         spec, raw = self.task.spec, read_raw(self.task, self.path, "partition")
         if raw.pictures is not None:  # parts no longer know what could not be read of the whole
-            check_share(raw.pictures.unread, len(raw.pictures.each), spec.data.images.max_unreadable, raw.source)
+            check_share(raw.pictures.unread, raw.pictures.each, spec.data.images.max_unreadable, raw.source)
         parts = divided(raw, spec.data, self.partition, spec.seed)
         return reacquired(parts, self.partition, spec.seed) if self.partition.by == "acquisition" else parts
 

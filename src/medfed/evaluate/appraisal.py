@@ -160,12 +160,10 @@ def appraise_apart(fed: Federation, candidates: Mapping[str, Candidate]) -> dict
 def _worth(fed: Federation, candidates: Mapping[str, Candidate], task: TaskSpec) -> float | None:
     """The independent rows that a row is worth; None where none can be said: policies refuse it, or counts are noisy.
 
-    Without ``data.id`` each row is a patient of its own.
+    The sites are asked though the task names no ``data.id``: they, or their files, may know patients all the same.
     """
     if task.privacy.release is not None:
         return None
-    if task.data.id is None:
-        return 1.0
     with suppress(Refused):
         found = fed.sum(patient_rows, candidates, sites=tuple(candidates))
         return found.rows / found.squares if found.squares else None

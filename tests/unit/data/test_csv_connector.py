@@ -55,11 +55,11 @@ def test_numbers_and_spaces_are_handed_over_as_written(tmp_path):
 def test_a_file_without_a_header_is_named_by_the_task(tmp_path):
     raw = read(tmp_path, "1,0\n2,1\n", header=False, names=["a", "y"])
     assert columns(raw) == {"a": ["1", "2"], "y": ["0", "1"]}
-    assert raw.line(1) == 2
+    assert raw.place(1, "a")[1] == "line 2"
 
 
 def test_lines_are_counted_below_the_header(tmp_path):
-    assert read(tmp_path, "a,y\n1,0\n2,1\n").line(1) == 3
+    assert read(tmp_path, "a,y\n1,0\n2,1\n").place(1, "a")[1] == "line 3"
 
 
 def test_an_ambiguous_delimiter_is_settled_by_the_columns_of_the_task(tmp_path):

@@ -16,7 +16,7 @@ import pytest
 from tests.unit.data.image_files import grey, write_picture, write_slice
 
 from medfed.core.errors import DataError
-from medfed.data.connectors import CONNECTORS
+from medfed.data.connectors import CONNECTORS, npz
 from medfed.data.images import limits, reasons
 from medfed.data.images.guard import Guard
 from medfed.data.images.wire import Broken, Order, header_of, receive_array
@@ -243,3 +243,49 @@ def test_nothing_in_an_archive_is_unpickled(tmp_path):
     np.savez(path, images=np.array([{"a": 1}], dtype=object), labels=np.array([0]))
     with pytest.raises(DataError, match="plain arrays"):
         read_npz(path)
+
+
+def test_an_archive_larger_than_the_memory_there_is_is_refused_and_what_nobody_asks_for_is_not_read(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, images=np.zeros((4, 256, 256), np.uint8), labels=np.arange(4) % 2, notes=np.zeros(2**20))
+    assert limits.available_memory() > 2**20
+    monkeypatch.setattr(npz, "available_memory", lambda: 2**19)
+    assert read_npz(path).rows == 4  # 256 KiB, without the 8 MiB of notes
+    monkeypatch.setattr(npz, "available_memory", lambda: 2**17)
+    with pytest.raises(DataError, match="GiB of memory"):
+        read_npz(path)
+    with pytest.raises(DataError, match="GiB of memory"):
+        npz.archive_pictures(path, "North")
+
+
+def read_volumes(folder):
+    data = DataSpec.model_validate({"connector": {"name": "dicom", "read": "volumes"}, "label": "patient"})
+    return CONNECTORS.get("dicom")(folder, data, "North").pictures
+
+
+def test_a_volume_of_too_many_slices_is_refused_by_its_headers(tmp_path, monkeypatch):
+    for place in range(5):
+        write_slice(tmp_path / f"{place}.dcm", np.zeros((4, 4), np.uint16), place=float(place))
+    assert len(read_volumes(tmp_path).each) == 1
+    monkeypatch.setattr(limits, "LARGEST_IMAGE", 5 * 4 * 4 - 1)
+    found = read_volumes(tmp_path)
+    assert (found.each, [each.reason for each in found.unread]) == ((), [limits.TOO_LARGE])
+
+
+def test_a_volume_of_colours_that_is_too_large_is_refused_after_its_first_slice(tmp_path, monkeypatch):
+    for place in range(5):
+        colours = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+        colours |= {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelData": bytes(48)}
+        write_slice(tmp_path / f"{place}.dcm", np.zeros((4, 4), np.uint16), place=float(place), **colours)
+    (volume,) = read_volumes(tmp_path).each
+    assert volume.pixels().shape == (3, 5, 4, 4)
+    monkeypatch.setattr(limits, "LARGEST_IMAGE", 2 * 5 * 4 * 4)
+    read = []
+    monkeypatch.setattr(
+        type(volume.slices[0]), "pixels", lambda self: read.append(1) or np.zeros((3, 4, 4), np.float32)
+    )
+    with pytest.raises(Unreadable, match="larger than"):
+        volume.pixels()
+    assert read == [1]

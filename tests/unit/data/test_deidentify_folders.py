@@ -384,6 +384,25 @@ def test_a_mistake_of_the_user_is_explained(
     assert ended.status == 2 and cause in ended.err and "Traceback" not in ended.told
 
 
+def test_a_source_without_a_dicom_file_is_an_error_that_says_what_to_do(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(work.folder)
+    told = {"nowhere": "does not exist", "a.txt": "is no folder", "empty": "no DICOM file", "texts": "no DICOM file"}
+    (work.folder / "empty").mkdir()
+    source(work.folder, {"a.dcm": b"no image"}).rename("texts")
+    (work.folder / "a.txt").write_text("no folder")
+    for name, cause in told.items():
+        ended = work.medfed("site", "deidentify", name, f"copy-{name}", "--key", "key")
+        assert ended.status == 2 and cause in ended.err and "the folder that holds" in ended.err
+    source(work.folder, {"a.dcm": image(1)})
+    arguments = ("site", "deidentify", "source", "copy", "--key", "key")
+    assert work.medfed(*arguments).status == 0
+    (work.folder / "source" / "a.dcm").unlink()
+    assert work.medfed(*arguments).status == 2
+    assert work.medfed(*arguments, "--remove-gone").status == 0
+
+
 def test_without_a_site_the_key_must_be_named(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(work.folder)
     source(work.folder, {"a.dcm": image(1)})

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.unit.data.image_files import grey, write_picture
+from tests.unit.data.image_files import grey, write_picture, write_slice
 
 from medfed.core.errors import DataError, TaskError
 from medfed.data.connectors import CONNECTORS
+from medfed.data.connectors.npz import ArrayPicture
 from medfed.data.division import divided
 from medfed.data.encoding import encode, new_encoding
+from medfed.data.images.loading import check_share
 from medfed.data.kinds import Kind
 from medfed.data.quality import data_sheet
+from medfed.data.raw import Unread
 from medfed.data.splits import DRAWN
 from medfed.data.table import load_table
 from medfed.spec.task import DataSpec, Partition
@@ -168,6 +171,7 @@ def test_an_archive_with_ids_and_colours(tmp_path):
     table = load(tmp_path / "a.npz", spec("npz", label="label", id="id"))
     assert table.columns["image"].shape == (6, 3, 5, 5)
     assert table.patients() == 3
+    assert load(tmp_path / "a.npz", spec("npz", label="label")).ids.tolist() == table.ids.tolist()
 
 
 def test_a_patient_in_two_splits_is_reported(tmp_path):
@@ -235,3 +239,149 @@ def test_a_small_alpha_makes_sites_unlike_in_their_classes_and_a_large_one_alike
 def test_a_division_that_cannot_be_is_explained():
     with pytest.raises(DataError, match="10 patients cannot be divided over 4 sites"):
         division(20, sites=4)
+
+
+def slices(folder, patients=6, each=3, nameless=()):
+    for patient in range(patients):
+        for place in range(each):
+            index = patient * each + place
+            pixels = np.full((4, 4), index, np.uint16)
+            said = "" if patient in nameless else f"P{patient}"
+            write_slice(folder / f"p{patient}" / f"{place}.dcm", pixels, patient=said, place=float(place))
+    return folder
+
+
+OF_FILES = {"connector": {"name": "dicom", "by": "file"}, "label": "y"}
+
+
+def labelled(folder, patients, each=3):
+    lines = [f"p{patient}/{place}.dcm,{patient % 2}" for patient in patients for place in range(each)]
+    (folder / "labels.csv").write_text("\n".join(["file,y", *lines]))
+
+
+def test_dicom_files_say_whose_they_are_where_the_task_names_no_id(tmp_path):
+    folder = slices(tmp_path / "scans")
+    labelled(folder, range(6))
+    data = DataSpec.model_validate(OF_FILES)
+    table = load(folder, data)
+    assert (table.rows(), table.patients()) == (18, 6)
+    assert all(len(set(table.split[table.ids == patient].tolist())) == 1 for patient in set(table.ids))
+    named = load(folder, data.model_copy(update={"id": "patient"}))
+    assert (table.ids.tolist(), table.split.tolist()) == (named.ids.tolist(), named.split.tolist())
+    sheet = data_sheet(table, ("0", "1"), 7)
+    assert (sheet.rows, sheet.patients) == (None, None)  # 18 slices of 6 patients
+    assert not [warning for warning in sheet.warnings if "whose" in warning]
+    raw = CONNECTORS.get("dicom")(folder, data, "North")
+    parts = divided(raw, data, Partition(data="scans", sites=2, minimum=1), seed=0)
+    homes = [set(part.columns["patient"].tolist()) for part in parts.values()]
+    assert homes[0].isdisjoint(homes[1])
+
+
+def test_dicom_files_of_which_a_labelled_one_names_nobody_are_counted_as_images_with_a_warning(tmp_path):
+    folder = slices(tmp_path / "scans", nameless=(5,))
+    labelled(folder, range(5))
+    assert load(folder, DataSpec.model_validate(OF_FILES)).patients() == 5  # the one without a name has no label
+    labelled(folder, range(6))
+    table = load(folder, DataSpec.model_validate(OF_FILES))
+    assert table.patients() == table.rows() == 18
+    assert [warning for warning in data_sheet(table, ("0", "1"), 1).warnings if "whose the images are" in warning]
+
+
+def test_a_segmentation_of_volumes_takes_the_files_patients(tmp_path):
+    folder = tmp_path / "scans"
+    for patient in range(3):
+        for series in range(2):
+            name = f"p{patient}/{series}.dcm"
+            write_slice(
+                folder / name,
+                np.full((4, 4), patient, np.uint16),
+                patient=f"P{patient}",
+                SeriesInstanceUID=f"1.2.{patient}.{series + 1}",
+            )
+            write_picture(folder / "masks" / name.replace(".dcm", ".png"), np.eye(4, dtype=np.uint8))
+    data = DataSpec.model_validate(
+        {"connector": {"name": "dicom", "masks": "masks"}, "label": {"column": "mask", "classes": [0, 1]}}
+    )
+    raw = CONNECTORS.get("dicom")(folder, data, "North")
+    table = load_table(data, "segmentation", "North", raw)
+    assert (table.rows(), table.patients()) == (6, 3)
+
+
+def test_images_without_ids_are_counted_as_images_with_a_warning(by_class, tmp_path):
+    archive = write_archive(tmp_path / "a.npz", {"train": 6})
+    for path, data in ((by_class, spec("image_folder", label="class")), (archive, spec("npz", label="label"))):
+        table = load(path, data)
+        assert [w for w in data_sheet(table, (), 1).warnings if w.startswith("nothing says whose the images are")]
+
+
+def test_a_series_and_a_file_of_many_frames_count_once_among_what_cannot_be_read(tmp_path):
+    for patient in range(9):
+        write_slice(
+            tmp_path / f"whole{patient}.dcm", np.full((4, 4), patient, np.uint16), SeriesInstanceUID=f"1.{patient}"
+        )
+    for place in (0.0, 1.0, 2.0, 4.0, 5.0):
+        write_slice(tmp_path / f"gap{place:.0f}.dcm", np.zeros((4, 4), np.uint16), place=place)
+    data = {"connector": {"name": "dicom", "read": "volumes"}, "label": {"column": "patient", "classes": ["P1"]}}
+    data["images"] = {"max_unreadable": 0.05}
+    with pytest.raises(DataError, match=r"1 of 10 files cannot be read.*1: a series with slices missing"):
+        load(tmp_path, DataSpec.model_validate(data))
+    data["images"] = {"max_unreadable": 0.1}
+    table = load(tmp_path, DataSpec.model_validate(data))
+    assert (table.rows(), table.findings.unreadable.rows) == (9, 1)
+
+
+def test_frames_of_one_file_count_once_among_what_cannot_be_read():
+    unread = [Unread(f"a.dcm#{frame}", "damaged") for frame in range(1, 9)] + [Unread("b.dcm", "damaged")]
+    read = [ArrayPicture(name, grey(0), False) for name in ("a.dcm#9", "c#1.dcm#1", "c#1.dcm#2", "c#2.dcm")]
+    with pytest.raises(DataError, match=r"2 of 4 files .*\(2: damaged\)"):
+        check_share(unread, read, 0.49, "North")
+    check_share(unread, read, 0.5, "North")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_file_that_claims_frames_which_it_has_no_room_for_lists_none(tmp_path, compressed):
+    from pydicom import dcmread
+    from pydicom.uid import RLELossless
+
+    write_slice(tmp_path / "whole.dcm", np.zeros((4, 4), np.uint16))
+    write_slice(tmp_path / "a.dcm", np.zeros((4, 4), np.uint16), NumberOfFrames=60_000)
+    if compressed:
+        ds = dcmread(tmp_path / "whole.dcm")
+        ds.compress(RLELossless)
+        ds.NumberOfFrames = 60_000
+        ds.save_as(tmp_path / "a.dcm")
+    raw = CONNECTORS.get("dicom")(tmp_path, spec("dicom", label="patient"), "North")
+    assert (raw.rows, [(e.name, e.reason) for e in raw.pictures.unread]) == (
+        1,
+        [("a.dcm", "it ends before its last pixel")],
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "more", "cause"),
+    [
+        ("5.png,P5,maybe,train", {}, "a label outside the declared set"),
+        ("5.png,,1,train", {"id": "patient"}, "no patient id"),
+        ("5.png,P5,1,trian", {"split": {"column": "split"}}, "neither train, validation nor test"),
+    ],
+)
+def test_an_error_in_a_label_table_names_it_and_the_line(tmp_path, wrong, more, cause):
+    for index in range(6):
+        write_picture(tmp_path / "x" / f"{index}.png", grey(index))
+    lines = ["file,patient,y,split", *(f"{i}.png,P{i},{i % 2},train" for i in (4, 3, 2, 1, 0)), wrong]
+    (tmp_path / "x" / "reads.csv").write_text("\n".join(lines))
+    connector = {"name": "image_folder", "table": "reads.csv"}
+    data = DataSpec.model_validate({"connector": connector, "label": {"column": "y", "classes": [0, 1]}, **more})
+    with pytest.raises(DataError) as caught:
+        load(tmp_path / "x", data)
+    assert caught.value.cause == f"{cause} in 1 row (first at line 7)"
+    assert "x/reads.csv" in caught.value.where
+    part = CONNECTORS.get("image_folder")(tmp_path / "x", data, "North").where(np.array([3, 5]))
+    with pytest.raises(DataError, match="first at line 7"):
+        load_table(data, "classification", "North", part)
+
+
+def test_an_error_in_the_images_own_columns_counts_images(by_class):
+    data = spec("image_folder", label={"column": "class", "classes": ["ill", "sane"]})
+    with pytest.raises(DataError, match=r"in 3 rows \(first at image 4\)"):
+        load(by_class, data)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 
 import medfed
@@ -138,3 +139,19 @@ def test_an_empty_policy_refuses_and_a_mistyped_one_is_told(tmp_path: Path) -> N
     (tmp_path / "policy.yaml").write_text("tasks: [abc]\n")
     with pytest.raises(TaskError, match="tasks"):
         medfed.build(wanted, data=tmp_path)
+
+
+def test_positive_values_that_no_site_has_are_refused_before_training() -> None:
+    sites = {
+        site: pandas.DataFrame({"x": np.arange(40.0), "y": [("well", "ill")[row % 2] for row in range(40)]})
+        for site in ("A", "B")
+    }
+    wrong = task()
+    wrong["data"]["label"] = {"column": "y", "positive": ["sick"]}
+    told = r"no site has a value of `positive` in the column 'y'"
+    with pytest.raises(TaskError, match=told):
+        medfed.build(wrong, sites)
+    with pytest.raises(TaskError, match=told):
+        medfed.compare(wrong | {"compare": {"strategies": ["fedavg", "fedprox"]}}, sites)
+    sites["B"].loc[0, "y"] = "sick"
+    medfed.build(wrong, sites)

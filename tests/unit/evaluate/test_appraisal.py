@@ -75,17 +75,22 @@ def test_every_metric_has_an_interval_that_holds_its_value(two):
 
 def test_intervals_of_a_total_are_as_wide_as_its_patients_are_few(two):
     rows = {name: site.predictions for name, site in two.members.items()}
-    repeated = {
-        name: MemorySite(Predictions(np.repeat(p.scores, 4), np.repeat(p.targets, 4)), rows_each=4)
-        for name, p in rows.items()
-    }
+
+    def four_times(rows_each):
+        return MemoryFederation(
+            {
+                name: MemorySite(Predictions(np.repeat(p.scores, 4), np.repeat(p.targets, 4)), rows_each=rows_each)
+                for name, p in rows.items()
+            }
+        )
+
     widths = []
-    for fed, task in ((two, TASK), (MemoryFederation(repeated), TASK), (MemoryFederation(repeated), PATIENTS)):
+    for fed, task in ((two, TASK), (four_times(1), TASK), (four_times(4), TASK), (four_times(4), PATIENTS)):
         found = {each.metric: each for each in appraised(fed, task=task)[FEDERATED].intervals}
         widths.append(found["auc"].high - found["auc"].low)
-    plain, as_rows, by_patients = widths
+    plain, as_rows, by_patients, named = widths
     assert as_rows == pytest.approx(plain / 2, rel=0.15)
-    assert by_patients == pytest.approx(plain, rel=0.15)
+    assert by_patients == named == pytest.approx(plain, rel=0.15)  # the sites know them, named by the task or not
 
 
 def test_a_site_that_hides_its_patients_rows_leaves_the_total_without_intervals():

@@ -5,6 +5,8 @@ The table's columns are ``patient`` (PatientID), ``study``, ``series`` (their in
 label table, its columns too. A file that holds no image by its nature (a report, a directory) is passed over; one that
 cannot be read is listed with its reason.
 
+Where the task names no ``data.id``, the column ``patient`` is it, if every labelled row has a value there.
+
 Options in ``data.connector``: ``read: images``, each frame a row (if absent), or ``volumes``, each series of slices and
 each file of several frames a row; ``window``, ``file`` or [center, width]; ``table``, a .csv file in the folder
 (``labels.csv`` is one without being named); ``key``, its column of keys (what ``by`` says, if absent); ``by``: what
@@ -28,6 +30,7 @@ from medfed.data.images.decoding import NIFTI
 from medfed.data.images.files import FilePicture, checked_options, files_below, relative, stacked, text_option
 from medfed.data.images.guard import Guard, NotAnImage
 from medfed.data.images.label_table import joined, table_of
+from medfed.data.images.limits import check_shape
 from medfed.data.images.masks import mask_column, mask_folder, masks_beside
 from medfed.data.images.series import Slice, grouped, in_order
 from medfed.data.images.wire import Header, Window
@@ -58,8 +61,10 @@ class SeriesPicture:
         return hashlib.sha256(b"".join(each.digest() for each in self.slices)).digest()
 
     def pixels(self) -> NDArray[np.float32]:
-        """(channels, depth, height, width). Raises Unreadable."""
-        return stacked([each.pixels() for each in self.slices])
+        """(channels, depth, height, width). Raises Unreadable, before a second slice is read if they are too many."""
+        first = self.slices[0].pixels()
+        check_shape((len(first), len(self.slices), *first.shape[1:]))
+        return stacked([first, *(each.pixels() for each in self.slices[1:])])
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +100,11 @@ def read_dicom(path: Path, data: DataSpec, where: str) -> RawTable:
     masks = masks_beside(guard, place, [(row.picture.name, row.header.series) for row in rows], where) if place else ()
     if masks:
         columns["mask"] = mask_column(masks)
-    labels = table_of(path, table, where)
-    if labels is not None and rows:
-        columns = joined(columns, labels, key, by, where)
+    beside, labels = table_of(path, table, where), None
+    if beside is not None and rows:
+        columns, labels = joined(columns, beside, key, by, where)
     pictures = Pictures(tuple(row.picture for row in rows), tuple(unread), guard.close, masks)
-    return RawTable(columns, path.name, pictures=pictures)
+    return RawTable(columns, path.name, pictures=pictures, patient="patient", labels=labels)
 
 
 CONNECTOR = read_dicom
@@ -162,6 +167,8 @@ def _images(guard: Guard, found: list[Slice], folder: Path, window: Window | Non
 def _volumes(
     guard: Guard, found: list[Slice], folder: Path, window: Window | None, unread: list[Unread]
 ) -> Iterator[_Row]:
+    """A series that makes no volume is one that cannot be read, by the name of its first file."""
+
     def file_picture(each: Slice, frame: int | None) -> FilePicture:
         return FilePicture(guard, each.path, relative(each.path, folder), frame, window)
 
@@ -173,9 +180,10 @@ def _volumes(
             single.append(each)
     for group in grouped(single):
         try:
+            check_shape((len(group), *group[0].header.shape))
             ordered = in_order(group)
         except Unreadable as error:
-            unread += [Unread(relative(each.path, folder), error.reason) for each in group]
+            unread.append(Unread(relative(group[0].path, folder), error.reason))
             continue
         slices = tuple(file_picture(each, 0) for each in ordered)
         yield _Row(SeriesPicture(slices, slices[0].name), ordered[0].header, None)

@@ -53,10 +53,11 @@ def read_image_folder(path: Path, data: DataSpec, where: str) -> RawTable:
     masks = masks_beside(guard, place, [(picture.name,) for picture in pictures], where) if place else ()
     if masks:
         columns["mask"] = mask_column(masks)
-    labels = table_of(path, table, where)
-    if labels is not None:
-        columns = joined(columns, labels, key, by, where)
-    return RawTable(columns, path.name, pictures=Pictures(pictures, close=guard.close, masks=masks))
+    beside, labels = table_of(path, table, where), None
+    if beside is not None:
+        columns, labels = joined(columns, beside, key, by, where)
+    found = Pictures(pictures, close=guard.close, masks=masks)
+    return RawTable(columns, path.name, pictures=found, labels=labels)
 
 
 CONNECTOR = read_image_folder

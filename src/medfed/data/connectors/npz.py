@@ -5,7 +5,8 @@ plainly ``images``, ``labels``, and ``ids`` if there are. Images are (n, height,
 volumes (n, depth, height, width), all whole numbers or floats; labels (n,) or (n, 1). In place of labels, or beside
 them, there may be masks for segmentation (``train_masks``, or ``masks``), of the images' shape without colours. The
 table's columns are ``label``, ``mask`` (which array and row it is), ``split`` (of the first form) and ``id`` (where
-there is an array ``ids``). Nothing in the archive is unpickled.
+there is an array ``ids``), which says whose each image is where the task names no ``data.id``. Nothing in the archive
+is unpickled.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,13 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfed.core.errors import DataError, TaskError
-from medfed.data.images.limits import check_shape
+from medfed.data.images.limits import available_memory, check_shape
 from medfed.data.kinds import objects
 from medfed.data.raw import Pictures, RawTable, Unreadable
 from medfed.spec.task import DataSpec
 
 _LARGEST = 16 * 2**30
 _PARTS = {"train_": "train", "val_": "validation", "test_": "test"}
+_KINDS = ("images", "labels", "masks", "ids")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +62,7 @@ def read_npz(path: Path, data: DataSpec, where: str) -> RawTable:
             remedy="it has none",
         )
     where = f"{where} ({path.name})"
-    arrays = _arrays(path, where)
+    arrays = _arrays(path, _KINDS, where)
     parts = _parts(arrays, where)
     columns: dict[str, list[str | None]] = {}
     pictures: list[ArrayPicture] = []
@@ -81,7 +84,8 @@ def read_npz(path: Path, data: DataSpec, where: str) -> RawTable:
         name = f"{lacking[0]}s"
         raise DataError(f"some parts have {name} and some have none", where=where, remedy=f"give {name} for every part")
     texts = {name: objects(values) for name, values in columns.items()}
-    return RawTable(texts, path.name, pictures=Pictures(tuple(pictures), masks=tuple(masks)))
+    whose = "id" if "id" in texts else None
+    return RawTable(texts, path.name, pictures=Pictures(tuple(pictures), masks=tuple(masks)), patient=whose)
 
 
 CONNECTOR = read_npz
@@ -90,7 +94,7 @@ CONNECTOR = read_npz
 def archive_pictures(path: Path, where: str) -> tuple[ArrayPicture, ...]:
     """The archive's images alone, for which nobody need have given labels. Raises DataError."""
     where = f"{where} ({path.name})"
-    arrays = _arrays(path, where)
+    arrays = _arrays(path, ("images",), where)
     return tuple(each for prefix in _parts(arrays, where) or {"": ""} for each in _pictures(arrays, prefix, where))
 
 
@@ -106,14 +110,23 @@ def _parts(arrays: dict[str, NDArray[Any]], where: str) -> dict[str, str]:
     return parts
 
 
-def _arrays(path: Path, where: str) -> dict[str, NDArray[Any]]:
-    """The archive's arrays, of which each is checked to be as large as it says before memory is given to it."""
+def _arrays(path: Path, kinds: Sequence[str], where: str) -> dict[str, NDArray[Any]]:
+    """The archive's arrays of these kinds, each checked to be as large as it says before memory is given to it.
+
+    Raises DataError, also where together they are larger than the memory there is.
+    """
+    names = {f"{prefix}{kind}.npy" for prefix in ("", *_PARTS) for kind in kinds}
     found: dict[str, NDArray[Any]] = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
-            if sum(member.file_size for member in members) > _LARGEST:
-                raise DataError(f"the archive holds more than {_LARGEST // 2**30} GiB", where=where, remedy="divide it")
+            members = [member for member in archive.infolist() if member.filename in names]
+            size, room = sum(member.file_size for member in members), min(_LARGEST, available_memory())
+            if size > room:
+                raise DataError(
+                    f"the arrays take {size / 2**30:.1f} GiB of memory, and {room / 2**30:.1f} are to be had here",
+                    where=where,
+                    remedy=f"divide it, or use a machine with more memory ({_LARGEST // 2**30} GiB are the most)",
+                )
             for member in members:
                 with archive.open(member) as stream:
                     found[member.filename.removesuffix(".npy")] = _array(stream, member.file_size)

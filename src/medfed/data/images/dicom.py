@@ -38,8 +38,13 @@ _DESCRIBED = [
     "NumberOfFrames",
     "Rows",
     "Columns",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "BitsAllocated",
 ]
 _MOST_BITS = 64
+_ITEM = 8
+"""Bytes of the head of an item (PS3.5 A.4), of which a compressed image has one a frame or more."""
 
 
 def header(path: str) -> Header:
@@ -49,6 +54,8 @@ def header(path: str) -> Header:
         raise _without_image(ds)
     frames = _frames(ds)
     check_shape((frames, int(ds.Rows), int(ds.Columns)))
+    if frames > 1 and os.stat(path).st_size < _fewest_bytes(ds):  # noqa: PTH116
+        raise Unreadable(reasons.CUT_OFF)
     return Header(
         frames=frames,
         patient=_text(ds, "PatientID"),
@@ -84,6 +91,16 @@ def pixels(order: Order) -> NDArray[np.float32]:
     except (RuntimeError, NotImplementedError):  # what pydicom raises where no decoder takes it
         raise Unreadable(reasons.not_decoded(_syntax(ds))) from None
     return found[0] if order.frame is not None or frames == 1 else np.stack(found, axis=1)
+
+
+def _fewest_bytes(ds: Dataset) -> int:
+    """What a file of so many frames has at the least, so that frames which cannot be there are not listed."""
+    syntax = ds.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated:
+        return _ITEM * _frames(ds)
+    if syntax.is_deflated or not all(name in ds for name in ("SamplesPerPixel", "BitsAllocated")):
+        return 0
+    return get_expected_length(ds)
 
 
 def _without_image(ds: Dataset) -> Unreadable:

@@ -13,7 +13,7 @@ from medfed.core.errors import DataError
 from medfed.data.columns import require_columns
 from medfed.data.connectors.csv import read_csv
 from medfed.data.kinds import Texts, objects
-from medfed.data.raw import RawTable
+from medfed.data.raw import LabelTable, RawTable
 from medfed.spec.task import DataSpec, Plugin
 
 USUAL = "labels.csv"
@@ -35,12 +35,14 @@ def table_of(folder: Path, given: str | None, where: str) -> Path | None:
     raise DataError(f"there is no label table {given!r}", where=where, remedy="name a .csv file in the folder")
 
 
-def joined(columns: dict[str, Texts], table: Path, key: str, by: str, where: str) -> dict[str, Texts]:
-    """The images' own columns and the table's, by ``key`` in the table and ``by`` among the images' columns.
+def joined(
+    columns: dict[str, Texts], table: Path, key: str, by: str, where: str
+) -> tuple[dict[str, Texts], LabelTable]:
+    """The images' own columns and the table's, and where in it these stand.
 
-    Keys are compared without outer spaces. Images whose key the table lacks have no value in its columns, and lines
-    without an image are not used. Raises DataError, which quotes no key, where the table lacks the column, repeats a
-    key, or knows none of the images.
+    They are joined by ``key`` in the table and ``by`` among the images' columns. Keys are compared without outer
+    spaces. Images whose key the table lacks have no value in its columns, and lines without an image are not used.
+    Raises DataError, which quotes no key, where the table lacks the column, repeats a key, or knows none of the images.
     """
     raw = read_csv(table, DataSpec(connector=Plugin(name="csv")), where)
     where = f"{where} ({table.name})"
@@ -56,14 +58,15 @@ def joined(columns: dict[str, Texts], table: Path, key: str, by: str, where: str
             remedy=f"its values have to be what the connector gives as {by!r}: see the connector's key",
         )
     own = {name: values for name, values in columns.items() if name not in raw.columns or name == by}
-    return own | {name: _taken(values, found) for name, values in raw.columns.items() if name != by}
+    given = {name: _taken(values, found) for name, values in raw.columns.items() if name != by}
+    return own | given, LabelTable(table.name, frozenset(given), np.where(found < 0, -1, raw.first_line + found))
 
 
 def _refuse_repeated(raw: RawTable, keys: list[str | None], key: str, where: str) -> None:
     counts = Counter(value for value in keys if value)
     if repeated := [row for row, value in enumerate(keys) if value and counts[value] > 1]:
         raise DataError(
-            f"the column {key!r} repeats a key in {len(repeated)} lines (first at line {raw.line(repeated[0])})",
+            f"the column {key!r} repeats a key in {len(repeated)} lines (first at {raw.place(repeated[0], key)[1]})",
             where=where,
             remedy="leave one line for each key",
         )

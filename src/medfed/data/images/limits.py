@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from medfed.data.raw import Unreadable
 
@@ -24,6 +26,22 @@ SECONDS = 60.0
 
 WITHOUT_PIXELS = "an image without pixels"
 TOO_LARGE = f"larger than {LARGEST_IMAGE:,} numbers, the limit of one image"
+
+
+def available_memory() -> int:
+    """Bytes that this machine, or the container that this process is in, can still give; unbounded where unknown."""
+    free = [int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable:")]
+    bound, used = _lines("/sys/fs/cgroup/memory.max"), _lines("/sys/fs/cgroup/memory.current")
+    if bound and used and bound[0].isdecimal():
+        free.append(max(int(bound[0]) - int(used[0]), 0))
+    return min(free, default=sys.maxsize)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []
 
 
 def check_shape(shape: Sequence[int]) -> None:

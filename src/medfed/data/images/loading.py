@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def load_pictures(pictures: Pictures, images: ImageSpec, where: str, classes: tu
             digests.append(digest.hex())
     finally:
         pictures.close()
-    check_share(unread, len(kept), images.max_unreadable, where)
+    check_share(unread, [pictures.each[index] for index in kept], images.max_unreadable, where)
     if array is None:
         raise DataError("there are no images", where=where, remedy="name the folder or file that holds them")
     return Loaded(
@@ -96,18 +97,27 @@ def tried(pictures: Pictures) -> tuple[Unread, ...]:
     return tuple(unread)
 
 
-def check_share(unread: Sequence[Unread], read: int, allowed: float, where: str) -> None:
-    """Raise DataError where more than this share of the files cannot be read. It counts reasons, and names no file."""
-    amiss = [each for each in unread if not each.ignored]
-    if not amiss or len(amiss) <= allowed * (len(amiss) + read):
+def check_share(unread: Sequence[Unread], read: Sequence[Picture], allowed: float, where: str) -> None:
+    """Raise DataError where more than this share of the files cannot be read. It counts reasons, and names no file.
+
+    A file of many frames counts once, as a series does that is a volume.
+    """
+    amiss = {_file(each.name): each.reason for each in unread if not each.ignored}
+    files = len({_file(each.name) for each in read} | set(amiss))
+    if not amiss or len(amiss) <= allowed * files:
         return
-    reasons = ", ".join(f"{count}: {reason}" for reason, count in Counter(e.reason for e in amiss).most_common(5))
+    reasons = ", ".join(f"{count}: {reason}" for reason, count in Counter(amiss.values()).most_common(5))
     raise DataError(
-        f"{len(amiss)} of {len(amiss) + read} files cannot be read, more than the share of {allowed:.4g} that may be "
+        f"{len(amiss)} of {files} files cannot be read, more than the share of {allowed:.4g} that may be "
         f"left out ({reasons})",
         where=where,
         remedy="medfed data unreadable TASK lists them; mend them, or raise data.images.max_unreadable",
     )
+
+
+def _file(name: str) -> str:
+    """The file's part of a picture's name, which may say a frame besides."""
+    return re.sub(r"#[0-9]+$", "", name)
 
 
 @dataclass(frozen=True)

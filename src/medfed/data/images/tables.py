@@ -15,7 +15,7 @@ from medfed.data.images.loading import Loaded, load_pictures
 from medfed.data.images.masks import require_masks
 from medfed.data.kinds import Kind, Texts, kind_of_targets, objects
 from medfed.data.labels import declared_classes, typed_targets
-from medfed.data.patients import named_patients
+from medfed.data.patients import id_column, named_patients
 from medfed.data.raw import Pictures, RawTable
 from medfed.data.table import SiteTable, assembled, given_splits, label_of
 from medfed.spec.segmentation import mask_values
@@ -36,8 +36,9 @@ def _how_to_label(column: str) -> str:
 def load_images(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: int, pictures: Pictures) -> SiteTable:
     """The images of a site with their labels; those without a label are not read.
 
-    Without ``data.id`` an image's content is its patient, so that copies of one image are never in two splits. Raises
-    DataError naming site, source and column, never a value.
+    Without ``data.id`` the connector's own column of patients is it, if every labelled image has one there; or else an
+    image's content is its patient, so that copies of one image are never in two splits. Raises DataError naming site,
+    source and column, never a value.
     """
     label, place = label_of(data, site, raw), Place(site, raw)
     where = f"{site} ({raw.source})"
@@ -54,6 +55,7 @@ def load_images(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: 
             where=f"{where}, column {label.column!r}",
             remedy=_how_to_label(label.column),
         )
+    data = data.model_copy(update={"id": id_column(data, raw, ~unlabelled)})
     ids = _ids(raw, data, place, ~unlabelled)
     labelled = np.flatnonzero(~unlabelled)
     values = mask_values(label) if task_type == "segmentation" else None
@@ -84,6 +86,7 @@ def load_images(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: 
         unlabelled=Tally.of(objects([""] * len(none)) if ids is None else ids[none]),
         unreadable=_unreadable(loaded, lost, ids),
         simulated=pictures.simulated,
+        unnamed=ids is None,
     )
     return replace(table, findings=findings)
 
