@@ -200,7 +200,7 @@ def test_deployed_sites_protect_sites_labels_and_sums_as_simulated_ones_do(
     )
     folder = conduct(consortium, task)
     nord = consortium.sites["nord"]
-    sums = 3 + 3 + 1  # three rounds, three parts, the curve
+    sums = 3 + 3  # three rounds, three parts
     assert spends(nord) == {
         "Gaussian with Poisson sampling": 3,
         "Gaussian on the clipped update of a whole site": 3,
