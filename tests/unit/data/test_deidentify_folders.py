@@ -400,6 +400,8 @@ def test_a_source_without_a_dicom_file_is_an_error_that_says_what_to_do(
     assert work.medfed(*arguments).status == 0
     (work.folder / "source" / "a.dcm").unlink()
     assert work.medfed(*arguments).status == 2
+    assert work.medfed(*arguments, "--remove-gone").status == 2  # the source may not be mounted
+    (work.folder / "source" / "a.txt").write_text("no image")
     assert work.medfed(*arguments, "--remove-gone").status == 0
 
 
