@@ -145,6 +145,7 @@ def test_it_runs_by_its_name(newcomer: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_it_is_tested_unasked(newcomer: Path, tmp_path: Path) -> None:
     tests = str(Path(__file__).with_name("test_algorithms_conform.py"))
     done = python(

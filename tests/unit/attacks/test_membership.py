@@ -50,6 +50,7 @@ def test_the_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     assert missed < 7
 
 
+@pytest.mark.slow
 def test_the_intervals_allow_for_patients_of_several_alike_records() -> None:
     """Twenty patients of ten records each. As if each record were a patient, they miss far more often than they say."""
     missed = {"records": 0, "patients": 0}

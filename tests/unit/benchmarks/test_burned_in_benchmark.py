@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from benchmarks import burned_in
 from benchmarks.phantoms import KINDS
 
 
+@pytest.mark.slow
 def test_a_tiny_run_measures_every_row(tmp_path: Path) -> None:
     status = burned_in.main(["--images", "1", "--json", str(tmp_path / "rows.json")])
     rows = {row["name"]: row["value"] for row in json.loads((tmp_path / "rows.json").read_text())["rows"]}

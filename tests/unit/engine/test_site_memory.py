@@ -365,7 +365,9 @@ def state_of(path: Path) -> tuple[Any, ...]:
     return *state, tables, files
 
 
-@pytest.mark.parametrize("size", [0, 2**18], ids=["all in files", "all in the database"])
+@pytest.mark.parametrize(
+    "size", [pytest.param(0, id="all in files", marks=pytest.mark.slow), pytest.param(2**18, id="all in the database")]
+)
 def test_a_kill_before_any_operation_loses_nothing(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(large, "_LARGE", size)
     unbroken = tmp_path / "unbroken" / "store"

@@ -90,7 +90,7 @@ def tags_of_a_page_about(site: str) -> list[str]:
         return [tag for tag in Outline(page(folder)).tags if tag not in ("tspan", "text")]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(NAMES)
 def test_no_name_of_a_site_changes_the_page_around_it(name: str) -> None:
     assert tags_of_a_page_about(name) == tags_of_a_page_about("Hospital")
