@@ -5,8 +5,8 @@
     python -m benchmarks.simulation --scale
 
 Every body runs in a process of its own; bodies alternate within a repetition, so that what else the machine does falls
-on all of them. A time is the median over the repetitions; memory is watched in one more run, which is not timed. What
-each row is: docs/reference/benchmarks.md. Linux only.
+on all of them. A figure is the median over the repetitions; memory is watched in as many more runs, which are not timed.
+What each row is: docs/reference/benchmarks.md. Linux only.
 """
 
 from __future__ import annotations

@@ -49,10 +49,10 @@ class Run:
 
 @dataclass
 class Measured:
-    """By each run's name: its timed samples, the peak bytes of one more run, and what those said that failed."""
+    """By each run's name: its timed samples, the peak bytes of watched ones, and what those said that failed."""
 
     samples: dict[str, list[Sample]] = field(default_factory=dict)
-    memory: dict[str, int] = field(default_factory=dict)
+    memory: dict[str, list[int]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
 
@@ -78,17 +78,18 @@ def installed(package: str, python: str) -> bool:
 
 
 def measure(runs: Sequence[Run], repetitions: int, measured: Measured) -> None:
-    """Time all of them in order, again and again, then watch the memory of some; one that failed is not run again."""
+    """Time all of them in order, again and again, then watch some as often; one that failed is not run again."""
     for repetition in range(repetitions):
         for run in runs:
             sample = _attempt(run, f"{repetition + 1}/{repetitions}", measured, watched=False)
             if sample is not None:
                 measured.samples.setdefault(run.name, []).append(sample)
-    for run in runs:
-        if run.body in WATCHED and run.strategy == "fedavg":
-            sample = _attempt(run, "memory", measured, watched=True)
-            if sample is not None:
-                measured.memory[run.name] = sample.memory
+    for repetition in range(repetitions):
+        for run in runs:
+            if run.body in WATCHED and run.strategy == "fedavg":
+                sample = _attempt(run, f"memory {repetition + 1}/{repetitions}", measured, watched=True)
+                if sample is not None:
+                    measured.memory.setdefault(run.name, []).append(sample.memory)
     _show("")
 
 
@@ -102,6 +103,7 @@ def _attempt(run: Run, progress: str, measured: Measured, *, watched: bool) -> S
     except BodyFailed as failure:
         measured.failed[run.name] = str(failure)
         measured.samples.pop(run.name, None)
+        measured.memory.pop(run.name, None)
         return None
 
 

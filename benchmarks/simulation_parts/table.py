@@ -31,7 +31,7 @@ def ratio_rows(works: Sequence[str], measured: Measured) -> list[Row]:
     """The rows of each work: its own figure, summed over its workloads, over that of the raw loop."""
     each = medians(measured, lambda sample: sample.each)
     first = medians(measured, lambda sample: sample.first)
-    memory = {name: peak / MEGABYTE for name, peak in measured.memory.items()}
+    memory = {name: float(np.median(peaks)) / MEGABYTE for name, peaks in measured.memory.items()}
     rows: list[Row | None] = []
     for work in works:
         for row, body, raw, figures, unit in (
@@ -81,8 +81,10 @@ def fact_rows(measured: Measured) -> list[Row]:
             Row(f"measured/{name}/wall", float(wall), "s", None, None, "the whole process"),
             Row(f"measured/{name}/cpu", float(cpu), "s", None, None, "the whole process and its children"),
         ]
-    for name, peak in measured.memory.items():
-        rows.append(Row(f"measured/{name}/memory", peak / MEGABYTE, "MB", None, None, "peak PSS with its children"))
+    for name, peaks in measured.memory.items():
+        low, middle, high = np.quantile(peaks, [0.25, 0.5, 0.75]) / MEGABYTE
+        said = f"peak PSS with its children; quartiles {low:.1f}, {high:.1f}"
+        rows.append(Row(f"measured/{name}/memory", float(middle), "MB", None, None, said))
     return rows
 
 

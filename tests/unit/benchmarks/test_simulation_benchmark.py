@@ -107,7 +107,7 @@ def test_a_body_that_fails_is_told_and_not_run_again(monkeypatch: pytest.MonkeyP
     measured = Measured()
     measure(runs, 2, measured)
     assert list(measured.failed) == ["W2/nothing"]
-    assert measured.samples == {}
+    assert measured.samples == measured.memory == {}
 
 
 def test_children_count_towards_memory() -> None:
@@ -140,7 +140,12 @@ def test_ratios_are_of_medians_summed_over_a_works_workloads() -> None:
             "W1/logistic/product": [sample(0.02, first=3.0)],
             "W1/mlp/product": [sample(0.02, first=1.0)],
         },
-        {"W1/logistic/raw": 300, "W1/mlp/raw": 300, "W1/logistic/product": 400, "W1/mlp/product": 260},
+        {
+            "W1/logistic/raw": [300, 290, 900],
+            "W1/mlp/raw": [300],
+            "W1/logistic/product": [400],
+            "W1/mlp/product": [260, 900, 20],
+        },
     )
     rows = {row.name: row for row in ratio_rows(["W1"], measured)}
     assert set(rows) == {"W1/kernel", "W1/first_round", "W1/memory"}
@@ -152,14 +157,13 @@ def test_ratios_are_of_medians_summed_over_a_works_workloads() -> None:
 
 
 def test_facts_give_spread_and_what_the_process_took() -> None:
-    rows = {
-        r.name: r
-        for r in fact_rows(Measured({"W2/raw": [sample(1.0), sample(2.0), sample(4.0)]}, {"W2/raw": 300_000_000}))
-    }
+    samples, peaks = [sample(1.0), sample(2.0), sample(4.0)], [300_000_000, 320_000_000, 290_000_000]
+    rows = {row.name: row for row in fact_rows(Measured({"W2/raw": samples}, {"W2/raw": peaks}))}
     assert rows["measured/W2/raw/round"].value == 2.0
     assert rows["measured/W2/raw/spread"].value == pytest.approx(1.5)
     assert rows["measured/W2/raw/cpu"].value == 2.5
     assert rows["measured/W2/raw/memory"].value == 300
+    assert rows["measured/W2/raw/memory"].peer == "peak PSS with its children; quartiles 295.0, 310.0"
 
 
 def test_memory_at_scale_is_compared_with_a_tenth_of_the_sites() -> None:
