@@ -5,7 +5,7 @@
     python -m benchmarks.simulation --scale
 
 Every body runs in a process of its own; bodies alternate within a repetition, so that what else the machine does falls
-on all of them. A figure is the median over the repetitions; memory is watched in as many more runs, which are not timed.
+on all of them. A figure is the median over the repetitions; memory is watched in as many more, which are not timed.
 What each row is: docs/reference/benchmarks.md. Linux only.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,8 +116,10 @@ def assemble(
     trains: whether sites admit the algorithm's own steps, and not those alone that measure a model. start: the weights
     that it begins from, where they are not the folder's own.
     """
-    import torch  # noqa: F401 - before processes are forked, which share it
+    import numpy.ma  # noqa: F401 - np.unique and np.quantile ask for it
+    import torch  # noqa: F401 - both before processes are forked, which share them
 
+    linecache.clearcache()  # torch's import reads the source of much of itself, and would keep two megabytes of it
     spec, everyone = task.spec, tuple(sorted(hospitals.sites))
     _check_holdout(spec, everyone, trains=trains)
     names, external = apart(everyone, spec.evaluation.holdout)

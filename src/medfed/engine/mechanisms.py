@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 from medfed.engine.federation import HiddenSums, share
 from medfed.engine.hiding import FormedSums, Hiding, Openings
-from medfed.engine.masking import Masking
-from medfed.engine.securesum import SecureSums
 from medfed.privacy.agreement import Signs, Verifies
 from medfed.privacy.extra import require_he
 from medfed.spec.task import TaskSpec
@@ -18,6 +16,8 @@ def sums_of(spec: TaskSpec, sites: int, identities: Mapping[str, Verifies]) -> H
     bound = spec.privacy.update_bound
     match spec.privacy.aggregation:
         case "secure":
+            from medfed.engine.securesum import SecureSums
+
             return SecureSums(sites, identities, bound)
         case "encrypted":
             from medfed.engine.encryptedsum import EncryptedSums
@@ -45,6 +45,8 @@ def hiding_at(
     openings = Openings(*belongs, least, len(parties), sums)
     match spec.privacy.aggregation:
         case "secure":
+            from medfed.engine.masking import Masking
+
             return Masking(site, identity, parties, openings, spec.privacy.update_bound)
         case "encrypted":
             from medfed.engine.encrypting import Encrypting

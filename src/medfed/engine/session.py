@@ -78,7 +78,7 @@ class SiteSession:
 
     def recall(self, kind: type[M]) -> M | None:
         """The message of this type kept last, or None."""
-        return cast(M | None, self._memory.get(kind))
+        return cast("M | None", self._memory.get(kind))
 
     def keep(self, memory: Message) -> None:
         """Keep a message; it becomes the site's memory when the reply is recorded."""

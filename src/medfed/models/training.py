@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _EVALUATION_ROWS, _EVALUATION_ELEMENTS = 4096, 2**20
 """The most rows and the most input numbers of a batch that is scored: what layers make of them takes memory too."""
 
-_CONVOLVED_ELEMENTS = 2**16
+_CONVOLVED_ELEMENTS = 2**15
 """The same for convolutions, which make dozens of numbers of each, and gain nothing from larger batches."""
 
 
