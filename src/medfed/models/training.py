@@ -175,6 +175,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@one_thread()
 def predict(network: Network, examples: Examples, task_type: str) -> Predictions:
     """Score all rows by the network's present weights, in large batches of bounded memory."""
     if task_type == "segmentation":
@@ -182,6 +183,7 @@ def predict(network: Network, examples: Examples, task_type: str) -> Predictions
     return Predictions(_scores(network, examples.features, task_type), examples.targets)
 
 
+@one_thread()
 def predict_many(network: Network, several: Sequence[Examples], task_type: str) -> list[Predictions]:
     """As :func:`predict` for each of several small sites, their rows scored together."""
     if not several or task_type == "segmentation":

@@ -16,6 +16,7 @@ from torch import nn
 from medfed.core.errors import DataError
 from medfed.core.examples import Examples
 from medfed.core.rng import generator
+from medfed.models import training
 from medfed.models.batches import Position, batches
 from medfed.models.catalogue import build_network
 from medfed.models.loss import local_loss
@@ -252,6 +253,25 @@ def test_threads_are_one_while_training_and_restored_after_it_even_where_it_fail
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_scores_are_computed_to_their_end_with_one_thread(monkeypatch):
+    """A softmax over two threads leaves one of them spinning, on the core where another process works."""
+    before, inside, of = torch.get_num_threads(), [], training._scores_of
+
+    def watched(outputs, task_type):
+        inside.append(torch.get_num_threads())
+        return of(outputs, task_type)
+
+    monkeypatch.setattr(training, "_scores_of", watched)
+    torch.set_num_threads(2)
+    try:
+        predict(network(), BINARY, "classification")
+        predict_many(network(), [BINARY, BINARY], "classification")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert inside == [1, 1]
 
 
 # ------------------------------------------------------------------------------------------ convolutions, precision
