@@ -40,7 +40,6 @@ from medfed.engine.assembly import assemble, check_parts
 from medfed.engine.buildable import check_connector, check_start
 from medfed.engine.cohort import check_cohort
 from medfed.engine.comparison import Comparison, strategy_tasks
-from medfed.engine.crosssite import compare_across_sites
 from medfed.engine.folder import Origin, RunFolder
 from medfed.engine.hospitals import (
     Hospitals,
@@ -246,6 +245,8 @@ def compare(
 
     A folder that holds some of the runs already is gone on with. ``observer`` is asked for one a strategy.
     """
+    from medfed.engine.crosssite import compare_across_sites
+
     checked, sources = resolve_sources(read_task(task, overrides))
     tasks, root = strategy_tasks(checked), _data_folder(checked, data)
     for each in tasks.values():

@@ -14,7 +14,6 @@ from medfed.core.errors import DataError
 from medfed.data.columns import Place
 from medfed.data.findings import Findings, Tally
 from medfed.data.frames import as_texts
-from medfed.data.images.masks import LIST_CLASSES, known_indices
 from medfed.data.kinds import Kind, objects
 from medfed.data.labels import declared_classes, typed_targets
 from medfed.data.raw import RawTable
@@ -83,6 +82,8 @@ def load_arrays(data: DataSpec, task_type: str, site: str, arrays: ArrayData, se
 
 def _masks(masks: NDArray[Any], label: Label, site: str) -> NDArray[np.uint8]:
     """The class indices of masks. Raises DataError for numbers that are no class."""
+    from medfed.data.images.masks import LIST_CLASSES, known_indices
+
     indices = known_indices(masks, mask_values(label))
     if indices is None:
         raise DataError("masks have numbers that are no class", where=site, remedy=LIST_CLASSES)

@@ -8,6 +8,9 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+IMAGE = "image"
+"""The one feature column of a table of images."""
+
 
 class Unreadable(Exception):
     """Why a file gives no image, in a sentence without a name, a path or anything that stands in the file."""

@@ -6,6 +6,7 @@ import linecache
 from dataclasses import dataclass
 from pathlib import Path
 
+from medfed.core.collector import rare_collections
 from medfed.core.errors import UserError
 from medfed.data.table import merge_tables
 from medfed.engine.blocks import plan_blocks, workers_for
@@ -101,6 +102,7 @@ class Assembly:
     simulation: Simulation
 
 
+@rare_collections()
 def assemble(
     task: TaskFile,
     hospitals: Hospitals,

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from medfed.algorithms import ALGORITHMS
+from medfed.core.collector import rare_collections
 from medfed.core.errors import TaskError, UserError
 from medfed.data.acquisition import reacquired
 from medfed.data.arrays import ArrayData, load_arrays
 from medfed.data.division import divided, site_names
 from medfed.data.frames import raw_from_frame
-from medfed.data.images.loading import check_share, tried
-from medfed.data.images.tables import IMAGE
 from medfed.data.labels import POSITIVE
-from medfed.data.raw import RawTable, Unread
+from medfed.data.raw import IMAGE, RawTable, Unread
 from medfed.data.table import SiteTable, held_out, load_table
 from medfed.engine.buildable import connector_of
 from medfed.engine.federation import share
@@ -53,6 +52,7 @@ class Hospitals:
     known: dict[str, int]
 
 
+@rare_collections()
 def load_hospitals(
     task: TaskFile,
     data: Path,
@@ -151,6 +151,8 @@ class _Whole:
     def _parts(self) -> dict[str, RawTable]:
         spec, raw = self.task.spec, read_raw(self.task, self.path, "partition")
         if raw.pictures is not None:  # parts no longer know what could not be read of the whole
+            from medfed.data.images.loading import check_share
+
             check_share(raw.pictures.unread, raw.pictures.each, spec.data.images.max_unreadable, raw.source)
         parts = divided(raw, spec.data, self.partition, spec.seed)
         return reacquired(parts, self.partition, spec.seed) if self.partition.by == "acquisition" else parts
@@ -203,6 +205,8 @@ def unread_files(task: TaskFile, data: Path) -> dict[str, tuple[Unread, ...]]:
 
     Raises TaskError, and DataError where the site's rows are none at all.
     """
+    from medfed.data.images.loading import tried
+
     entries = task.spec.sites or _folders(task, data)
     if task.spec.partition is not None:
         entries = {"partition": SiteEntry(data=task.spec.partition.data)}

@@ -16,7 +16,6 @@ from medfed.core.rng import generator, torch_seed
 from medfed.core.timings import Phase
 from medfed.core.wire import Request
 from medfed.data.encoding import Encoding
-from medfed.data.images.transforms import augmentation
 from medfed.data.table import SiteTable
 from medfed.engine.compression.compressed import Residual, compressed
 from medfed.engine.distilling import TeacherWeights, teaching
@@ -44,6 +43,7 @@ from medfed.spec.policy import Policy
 from medfed.spec.task import FederationSpec, TaskSpec
 
 if TYPE_CHECKING:
+    from medfed.data.images.transforms import Augment
     from medfed.engine.site import SiteNode
 
 M = TypeVar("M", bound=Message)
@@ -188,14 +188,21 @@ class SiteSession:
                 generator=member.generator,
                 transform=transform,
                 private=private,
-                augment=augmentation(
-                    task.data.images,
-                    self.generator("augment") if private is None else np.random.default_rng(randbits(128)),
-                ),
+                augment=self._augmentation(private),
                 teacher=teaching(
                     task, self.recall(TeacherWeights), self.node.rows(), member.examples, self.classes, network
                 ),
             )
+
+    def _augmentation(self, private: PrivateGradients | None) -> Augment | None:
+        """What varies a training batch; None where the task asks for none."""
+        images = self.node.task.data.images
+        if not images.augment:
+            return None
+        from medfed.data.images.transforms import augmentation
+
+        drawn = self.generator("augment") if private is None else np.random.default_rng(randbits(128))
+        return augmentation(images, drawn)
 
     def _optimizer(self, network: Network) -> OptimizerState | None:
         """What the optimizer goes on from; what belongs to other weights, those before pruning, is of no use."""

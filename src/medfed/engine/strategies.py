@@ -25,8 +25,6 @@ from medfed.engine.personalchecks import check_personal
 from medfed.engine.release import declares_sensitivity
 from medfed.engine.wholesite import plan_of
 from medfed.evaluate import appraisal, evaluation, explanation
-from medfed.privacy.graph import FEWEST
-from medfed.privacy.he.ckks import MOST_SITES
 from medfed.privacy.release import undeclared
 from medfed.spec.loading import TaskFile
 from medfed.spec.task import BASELINES, SitePrivacy, TaskSpec
@@ -181,6 +179,9 @@ def _check_aggregation(task: TaskFile, kind: type[Algorithm[Any]], sites: int) -
     federation = task.spec.federation
     if not task.spec.privacy.hides_parts:
         return
+    from medfed.privacy.graph import FEWEST
+    from medfed.privacy.he.ckks import MOST_SITES
+
     encrypted, name = task.spec.privacy.aggregation == "encrypted", federation.strategy.name
     if name in BASELINES:
         cause = f"the baseline {name!r} adds nothing up over hospitals, so that there is nothing to hide in a total"

@@ -23,7 +23,6 @@ from medfed.data.encoding import Encoding, encode_rows
 from medfed.data.raw import RawTable
 from medfed.engine.personal import LocalElements, personal_weights
 from medfed.engine.process import Process, RunState, input_shape
-from medfed.engine.segmenting import shares
 from medfed.metrics.classification import class_probabilities
 from medfed.models.catalogue import build_network, outputs_for
 from medfed.models.elements import EVERYTHING, Elements
@@ -113,6 +112,8 @@ class TrainedModel:
         Of masks: the share of each class in its image.
         """
         if self.task.task_type == "segmentation":
+            from medfed.engine.segmenting import shares
+
             return {name: _spread(found, kept, rows) for name, found in shares(scores, self.encoding.classes).items()}
         if self.task.task_type == "regression":
             return {"prediction": _spread(scores, kept, rows)}

@@ -16,13 +16,10 @@ from medfed.data.images.masks import require_masks
 from medfed.data.kinds import Kind, Texts, kind_of_targets, objects
 from medfed.data.labels import declared_classes, typed_targets
 from medfed.data.patients import id_column, named_patients
-from medfed.data.raw import Pictures, RawTable
+from medfed.data.raw import IMAGE, Pictures, RawTable
 from medfed.data.table import SiteTable, assembled, given_splits, label_of
 from medfed.spec.segmentation import mask_values
 from medfed.spec.task import DataSpec, Label
-
-IMAGE = "image"
-"""The one feature column."""
 
 
 def _how_to_label(column: str) -> str:

@@ -146,10 +146,8 @@ def _transform(step: Section, *, mask: bool) -> Callable[..., Any]:
     raise AssertionError(f"unreachable: {step!r}")
 
 
-def augmentation(images: ImageSpec, generator: np.random.Generator) -> Augment | None:
-    """What varies a training batch (n, channels, …), drawn by ``generator``; None where the task asks for none."""
-    if not images.augment:
-        return None
+def augmentation(images: ImageSpec, generator: np.random.Generator) -> Augment:
+    """What varies a training batch (n, channels, …), drawn by ``generator``."""
     require_monai(images)
     random = [_augmentation(each) for each in images.augment]
     for transform in random:
