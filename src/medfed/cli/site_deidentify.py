@@ -73,12 +73,12 @@ def deidentify(
     require_imaging()
     from medfed.data.deidentify.attributes import Rules
     from medfed.data.deidentify.copying import Copying, settings_of
-    from medfed.data.deidentify.folders import opened
+    from medfed.data.deidentify.folders import opened, require_source
     from medfed.data.deidentify.kept import parse_kept
     from medfed.data.deidentify.secret import load_or_create_secret
     from medfed.report.deidentification_page import write_deidentification_report
 
-    _require_folder(source)
+    require_source(source)  # before a key is made
     kept = parse_kept(keep or ())
     rules = Rules(load_or_create_secret(key or _site_key(folder)), kept)
     folders = opened(source, target, private, settings_of(rules))
@@ -95,12 +95,6 @@ def deidentify(
     _require_dicom(copying.summary, source)
     if copying.summary.refused["fault"]:
         raise typer.Exit(1)
-
-
-def _require_folder(source: Path) -> None:
-    if not source.is_dir():
-        cause = "is no folder" if source.exists() else "does not exist"
-        raise UserError(f"the source {cause}", where=str(source), remedy="name the folder that holds the DICOM files")
 
 
 def _require_dicom(summary: Summary, source: Path) -> None:

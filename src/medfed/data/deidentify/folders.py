@@ -51,15 +51,21 @@ class Folders:
         return sorted(name for name in found if _MADE.fullmatch(name))
 
 
+def require_source(source: Path) -> None:
+    """Raise UserError where the source is no folder."""
+    if not source.is_dir():
+        cause = "is no folder" if source.exists() else "does not exist"
+        raise UserError(f"the source {cause}", where=str(source), remedy="name the folder that holds the DICOM files")
+
+
 def opened(source: Path, target: Path, private: Path | None, settings: Settings) -> Folders:
     """The folders, made where they are missing.
 
-    Raises UserError where one lies in another, where the target holds anything else than a copy by the same key and
-    settings, or where they cannot be made.
+    Raises UserError where the source is no folder, where one lies in another, where the target holds anything else than
+    a copy by the same key and settings, or where they cannot be made.
     """
+    require_source(source)
     folders = Folders(source.resolve(), target.resolve(), (private or Path(f"{target.resolve()}.private")).resolve())
-    if not folders.source.is_dir():
-        raise UserError("the source is no folder", where=str(source))
     for one, other in ((0, 1), (0, 2), (1, 2)):
         _check_apart(*(list(asdict(folders).values())[k] for k in (one, other)))
     _check_target(folders, settings)
