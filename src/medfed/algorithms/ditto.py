@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from medfed.algorithms.fedavg import FedAvgState, WeightedDelta, moved, weighted
+from medfed.algorithms.fedavg import FedAvgState, WeightedDelta, weighted
 from medfed.algorithms.fedprox import Anchor, proximal
 from medfed.core.messages import Message, Vector
 from medfed.core.protocols import Federation, Law, ModelWeights, OwnModel, SiteContext
@@ -64,7 +64,7 @@ class Ditto:
     def round(self, fed: Federation, state: FedAvgState) -> FedAvgState:
         """The weighted mean of the sites' w_k, as in FedAvg."""
         total = fed.sum(train_both, Regularizer(state.weights, self.lam), sites=fed.cohort())
-        return state.advance(moved(state.weights, total.delta, 1 / total.rows))
+        return state.advance(total.delta, 1 / total.rows)
 
     def done(self, state: FedAvgState) -> bool:
         """After ``rounds`` rounds, or when the weights change by no more than ``tolerance``."""

@@ -8,6 +8,7 @@ this is FedSGD, which equals pooled gradient descent.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -61,9 +62,9 @@ class FedAvgState(Message, wire="fedavg.state"):
     weights: Vector
     change: float
 
-    def advance(self, weights: Vector) -> FedAvgState:
-        """The state after one more round, which gave these weights."""
-        return FedAvgState(self.round + 1, weights, relative_change(self.weights, weights))
+    def advance(self, total: Vector, factor: float) -> FedAvgState:
+        """The state after one more round, by factor · total (see :func:`moved`)."""
+        return FedAvgState(self.round + 1, *moved(self.weights, total, factor))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +91,7 @@ class FedAvg:
     def round(self, fed: Federation, state: FedAvgState) -> FedAvgState:
         """w_{t+1} = w_t + Σ n_k (w_k − w_t) / Σ n_k over the round's cohort."""
         total = fed.sum(train_locally, Weights(state.weights), sites=fed.cohort())
-        return state.advance(moved(state.weights, total.delta, 1 / total.rows))
+        return state.advance(total.delta, 1 / total.rows)
 
     def done(self, state: FedAvgState) -> bool:
         """After ``rounds`` rounds, or when the weights change by no more than ``tolerance``."""
@@ -101,25 +102,42 @@ class FedAvg:
         return ModelWeights(state.weights)
 
 
-def moved(weights: Vector, total: Vector, factor: float) -> Vector:
-    """weights + factor · total, in the memory of ``total``, which a federation gives away."""
-    total *= np.float32(factor)
-    total += weights
-    return total
+def moved(weights: Vector, total: Vector, factor: float) -> tuple[Vector, float]:
+    """weights + factor · total, in the memory of ``total``, which a federation gives away; and the relative change,
+    ‖factor · total‖ / ‖weights‖."""
+    changed = size = 0.0
+    for old, taken in _parts(weights, total):
+        np.multiply(taken, np.float32(factor), out=taken)
+        changed, size = changed + _squared(taken), size + _squared(old)
+        np.add(old, taken, out=taken)
+    return total, _ratio(changed, size)
 
 
 def relative_change(before: Vector, after: Vector) -> float:
-    """‖after − before‖ / ‖before‖, the denominator at least 1e-12."""
-    moved = size = 0.0
-    for start in range(0, before.size, _AT_A_TIME):
-        old = before[start : start + _AT_A_TIME]
-        change = after[start : start + _AT_A_TIME] - old
-        moved, size = moved + float(np.dot(change, change)), size + float(np.dot(old, old))
-    return math.sqrt(moved) / max(math.sqrt(size), 1e-12)
+    """‖after − before‖ / ‖before‖."""
+    changed = size = 0.0
+    for old, new in _parts(before, after):
+        changed, size = changed + _squared(new - old), size + _squared(old)
+    return _ratio(changed, size)
+
+
+def _parts(one: Vector, other: Vector) -> Iterator[tuple[Vector, Vector]]:
+    """The same part of both, one after the other: within the processor's cache, and without a third vector."""
+    for start in range(0, one.size, _AT_A_TIME):
+        yield one[start : start + _AT_A_TIME], other[start : start + _AT_A_TIME]
+
+
+def _squared(part: Vector) -> float:
+    return float(np.dot(part, part))
+
+
+def _ratio(changed: float, size: float) -> float:
+    """√changed / √size, the denominator at least 1e-12."""
+    return math.sqrt(changed) / max(math.sqrt(size), 1e-12)
 
 
 _AT_A_TIME = 2**16
-"""Elements whose change is formed at a time: without a third vector, and within the processor's cache."""
+"""Elements of a part."""
 
 
 ALGORITHM = FedAvg

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from medfed.algorithms.fedavg import FedAvgState, WeightedDelta, moved, weighted
+from medfed.algorithms.fedavg import FedAvgState, WeightedDelta, weighted
 from medfed.core.messages import Message, Vector
 from medfed.core.protocols import Federation, GradientTransform, Law, ModelWeights, SiteContext, SiteStack
 from medfed.core.steps import Release, step, twin
@@ -82,7 +82,7 @@ class FedProx:
     def round(self, fed: Federation, state: FedAvgState) -> FedAvgState:
         """The weighted mean of the sites' proximal solutions."""
         total = fed.sum(train_near, Anchor(state.weights, self.mu), sites=fed.cohort())
-        return state.advance(moved(state.weights, total.delta, 1 / total.rows))
+        return state.advance(total.delta, 1 / total.rows)
 
     def done(self, state: FedAvgState) -> bool:
         """After ``rounds`` rounds, or when the weights change by no more than ``tolerance``."""

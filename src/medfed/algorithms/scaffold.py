@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medfed.algorithms.fedavg import moved, relative_change
+from medfed.algorithms.fedavg import moved
 from medfed.core.messages import Message, Vector, adds
 from medfed.core.protocols import Federation, GradientTransform, Law, ModelWeights, SiteContext, SiteStack, Trained
 from medfed.core.steps import Release, step, twin
@@ -136,9 +136,9 @@ class Scaffold:
         """One round over the cohort S; the coordinator's variate moves by |S|/N of the sites' mean change."""
         message = Controlled(state.weights, state.variate, by_rows=self.weighting == "rows")
         total = fed.sum(train_controlled, message, sites=fed.cohort())
-        x = moved(state.weights, total.delta, self.lr / total.weight)
-        c = moved(state.variate, total.variate, total.sites / len(fed.sites) / total.weight)
-        return ScaffoldState(state.round + 1, x, c, relative_change(state.weights, x))
+        x, change = moved(state.weights, total.delta, self.lr / total.weight)
+        c, _ = moved(state.variate, total.variate, total.sites / len(fed.sites) / total.weight)
+        return ScaffoldState(state.round + 1, x, c, change)
 
     def done(self, state: ScaffoldState) -> bool:
         """After ``rounds`` rounds, or when the weights change by no more than ``tolerance``."""

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medfed.core.errors import CodecError
+from medfed.core.halves import in_halves
 from medfed.core.mapped import pieces
 from medfed.core.sensitivity import Moves
 
@@ -142,15 +143,23 @@ def add(total: M | None, contribution: M) -> M:
 def _copied(array: NDArray[Any]) -> NDArray[Any]:
     copy = np.empty(array.shape, array.dtype)
     into, values = copy.reshape(-1), array.reshape(-1)
-    for part in pieces(values, _ADDED_AT_A_TIME):
-        into[part] = values[part]
+
+    def work(half: slice) -> None:
+        for part in pieces(values[half], _ADDED_AT_A_TIME):
+            into[half][part] = values[half][part]
+
+    in_halves(work, values.size)
     return copy
 
 
 def _increased(total: NDArray[Any], array: NDArray[Any]) -> NDArray[Any]:
     into, values = total.reshape(-1), array.reshape(-1)
-    for part in pieces(values, _ADDED_AT_A_TIME):
-        np.add(into[part], values[part], out=into[part])
+
+    def work(half: slice) -> None:
+        for part in pieces(values[half], _ADDED_AT_A_TIME):
+            np.add(into[half][part], values[half][part], out=into[half][part])
+
+    in_halves(work, values.size)
     return total
 
 

@@ -1,0 +1,24 @@
+"""Going through large arrays with two threads: one thread does not use all that memory can give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+LARGE = 2**22
+"""Elements from which on a second thread gains more than its start takes."""
+
+
+def in_halves(work: Callable[[slice], None], size: int) -> None:
+    """Have ``work`` go through ``size`` elements: all at once, or both halves of many at a time. Raises what it raises.
+
+    The second thread lives for this call alone, so that none is missing in a process that is forked later.
+    """
+    if size < LARGE:
+        work(slice(0, size))
+        return
+    middle = size // 2
+    with ThreadPoolExecutor(1) as other:
+        second = other.submit(work, slice(middle, size))
+        work(slice(0, middle))
+        second.result()
