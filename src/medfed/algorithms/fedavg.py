@@ -8,12 +8,13 @@ this is FedSGD, which equals pooled gradient descent.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from medfed.core.halves import in_halves
 from medfed.core.messages import Message, Vector, adds
 from medfed.core.protocols import Federation, Law, ModelWeights, SiteContext, SiteStack, Trained
 from medfed.core.steps import Release, step, twin
@@ -103,36 +104,41 @@ class FedAvg:
 
 
 def moved(weights: Vector, total: Vector, factor: float) -> tuple[Vector, float]:
-    """weights + factor · total, in the memory of ``total``, which a federation gives away; and the relative change,
-    ‖factor · total‖ / ‖weights‖."""
-    changed = size = 0.0
-    for old, taken in _parts(weights, total):
-        np.multiply(taken, np.float32(factor), out=taken)
-        changed, size = changed + _squared(taken), size + _squared(old)
-        np.add(old, taken, out=taken)
-    return total, _ratio(changed, size)
+    """weights + factor · total, in the memory of ``total``, which a federation gives away; and its relative change."""
+
+    def move(old: Vector, new: Vector) -> None:
+        np.multiply(new, np.float32(factor), out=new)
+        np.add(new, old, out=new)
+
+    return total, _relative_change(weights, total, move)
 
 
 def relative_change(before: Vector, after: Vector) -> float:
-    """‖after − before‖ / ‖before‖."""
-    changed = size = 0.0
-    for old, new in _parts(before, after):
-        changed, size = changed + _squared(new - old), size + _squared(old)
-    return _ratio(changed, size)
+    """‖after − before‖ / ‖before‖, the denominator at least 1e-12."""
+    return _relative_change(before, after, lambda old, new: None)
 
 
-def _parts(one: Vector, other: Vector) -> Iterator[tuple[Vector, Vector]]:
-    """The same part of both, one after the other: within the processor's cache, and without a third vector."""
-    for start in range(0, one.size, _AT_A_TIME):
-        yield one[start : start + _AT_A_TIME], other[start : start + _AT_A_TIME]
+def _relative_change(before: Vector, after: Vector, first: Callable[[Vector, Vector], None]) -> float:
+    """The relative change of each part once ``first`` was done to it: in the processor's cache, without a third vector.
 
+    Raises ValueError where one vector is longer.
+    """
+    if before.shape != after.shape:
+        raise ValueError(f"a vector of {before.size} elements cannot become one of {after.size}")
+    squares = []
 
-def _squared(part: Vector) -> float:
-    return float(np.dot(part, part))
+    def work(half: slice) -> None:
+        changed = size = 0.0
+        for start in range(half.start, half.stop, _AT_A_TIME):
+            part = slice(start, min(start + _AT_A_TIME, half.stop))
+            old, new = before[part], after[part]
+            first(old, new)
+            change = new - old
+            changed, size = changed + float(np.dot(change, change)), size + float(np.dot(old, old))
+        squares.append((changed, size))
 
-
-def _ratio(changed: float, size: float) -> float:
-    """√changed / √size, the denominator at least 1e-12."""
+    in_halves(work, before.size)
+    changed, size = np.sum(squares, axis=0)
     return math.sqrt(changed) / max(math.sqrt(size), 1e-12)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 
 LARGE = 2**22
 """Elements from which on a second thread gains more than its start takes."""
@@ -17,8 +17,19 @@ def in_halves(work: Callable[[slice], None], size: int) -> None:
     if size < LARGE:
         work(slice(0, size))
         return
-    middle = size // 2
-    with ThreadPoolExecutor(1) as other:
-        second = other.submit(work, slice(middle, size))
-        work(slice(0, middle))
-        second.result()
+    failures: list[BaseException] = []
+
+    def second() -> None:
+        try:
+            work(slice(size // 2, size))
+        except BaseException as failure:
+            failures.append(failure)
+
+    thread = Thread(target=second, name="medfed-half")
+    thread.start()
+    try:
+        work(slice(0, size // 2))
+    finally:
+        thread.join()
+    if failures:
+        raise failures[0]

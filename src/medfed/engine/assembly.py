@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +120,6 @@ def assemble(
     import numpy.ma  # noqa: F401 - np.unique and np.quantile ask for it
     import torch  # noqa: F401 - both before processes are forked, which share them
 
-    linecache.clearcache()  # torch's import reads the source of much of itself, and would keep two megabytes of it
     spec, everyone = task.spec, tuple(sorted(hospitals.sites))
     _check_holdout(spec, everyone, trains=trains)
     names, external = apart(everyone, spec.evaluation.holdout)

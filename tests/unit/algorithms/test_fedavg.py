@@ -5,8 +5,9 @@ import pytest
 from logistic_sites import gradient, task, trained, unequal_sites
 from quadratic_sites import QuadraticSite, federation_of, float32, run_rounds
 
-from medfed.algorithms.fedavg import FedAvg, WeightedDelta
+from medfed.algorithms.fedavg import FedAvg, WeightedDelta, moved, relative_change
 from medfed.core.examples import Examples
+from medfed.core.halves import LARGE
 from medfed.core.messages import out_of_bounds
 from medfed.core.rng import generator
 from medfed.models.batches import Position
@@ -41,6 +42,30 @@ def test_mean_is_weighted_by_rows() -> None:
     y_b -= 0.25 * 2.0 * (y_b + 1.0)
     assert state.weights.tolist() == [(30 * y_a + 10 * y_b) / 40]
     assert state.change == pytest.approx(abs(state.weights[0] - 2.0) / 2.0)
+
+
+@pytest.mark.parametrize("size", [0, 5, 2**16, 200_001, LARGE + 3])
+def test_weights_move_by_the_total_and_their_change_is_that_of_the_weights(size: int) -> None:
+    weights, total = np.random.default_rng(size).standard_normal((2, size), np.float32)
+    kept, expected = weights.copy(), weights + np.float32(0.25) * total
+    after, change = moved(weights, total, 0.25)
+    assert after is total
+    np.testing.assert_array_equal(after, expected)
+    np.testing.assert_array_equal(weights, kept)
+    norms = (np.linalg.norm(each.astype(np.float64)) for each in (expected - weights, weights))
+    assert change == relative_change(weights, expected) == pytest.approx(next(norms) / max(next(norms), 1e-12), 1e-5)
+
+
+def test_weights_that_rounding_keeps_have_not_changed() -> None:
+    """Half of an ulp and less moves no float32: a run with tolerance 0 ends there."""
+    assert moved(float32(1.0, -2.0), float32(1e-9, 1e-9), 1.0)[1] == 0
+
+
+@pytest.mark.parametrize("longer", [1, 2**16])
+def test_a_total_of_another_length_is_an_error(longer: int) -> None:
+    weights = np.zeros(2**16, np.float32)
+    with pytest.raises(ValueError, match="cannot become one of"):
+        moved(weights, np.zeros(weights.size + longer, np.float32), 1.0)
 
 
 def test_only_the_cohort_counts() -> None:

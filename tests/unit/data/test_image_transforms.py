@@ -175,7 +175,7 @@ def test_an_axis_that_images_lack_is_refused_with_its_line():
         )
 
 
-def test_a_sure_flip_mirrors_and_none_is_no_augmentation():
+def test_a_sure_flip_mirrors():
     images = ImageSpec.model_validate({"augment": [{"name": "flip", "axis": 1, "probability": 1}]})
     batch = torch.from_numpy(IMAGE[None])
     inputs, targets = augmentation(images, generator(0))(batch, LABELS[:1])
