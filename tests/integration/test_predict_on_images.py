@@ -12,6 +12,7 @@ from tests.unit.data.image_files import write_picture, write_slice
 
 import medfed.api as medfed
 from medfed.core.errors import DataError
+from medfed.engine.trained import TrainedModel
 
 pytest.importorskip("monai")
 pytest.importorskip("pydicom")
@@ -56,7 +57,7 @@ def expected(run):
     import torch
     from safetensors.torch import load_file
 
-    model = medfed.TrainedModel.load(run)
+    model = TrainedModel.load(run)
     weights = load_file(run / "model.safetensors")
     resized = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(IMAGES[:, None].astype(np.float32)), (8, 8))
     x = (resized / 255 - model.encoding.mean[0]) / (model.encoding.scale[0] + 1e-9)
