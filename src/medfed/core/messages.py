@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
@@ -142,25 +143,26 @@ def add(total: M | None, contribution: M) -> M:
 
 def _copied(array: NDArray[Any]) -> NDArray[Any]:
     copy = np.empty(array.shape, array.dtype)
-    into, values = copy.reshape(-1), array.reshape(-1)
-
-    def work(half: slice) -> None:
-        for part in pieces(values[half], _ADDED_AT_A_TIME):
-            into[half][part] = values[half][part]
-
-    in_halves(work, values.size)
+    _by_parts(np.copyto, copy, array)
     return copy
 
 
 def _increased(total: NDArray[Any], array: NDArray[Any]) -> NDArray[Any]:
-    into, values = total.reshape(-1), array.reshape(-1)
+    _by_parts(lambda into, values: np.add(into, values, out=into), total, array)
+    return total
+
+
+def _by_parts(
+    change: Callable[[NDArray[Any], NDArray[Any]], object], target: NDArray[Any], array: NDArray[Any]
+) -> None:
+    """Change each part of ``target``, whose memory is in one piece, by that of ``array``."""
+    into, values = target.reshape(-1), array.reshape(-1)
 
     def work(half: slice) -> None:
         for part in pieces(values[half], _ADDED_AT_A_TIME):
-            np.add(into[half][part], values[half][part], out=into[half][part])
+            change(into[half][part], values[half][part])
 
     in_halves(work, values.size)
-    return total
 
 
 _ADDED_AT_A_TIME = 2**20
