@@ -136,10 +136,10 @@ class FlareConsortium:
         """A party's ``service``, its ``flare`` process, or its processes for a ``job``."""
         return [pid for pid, command in self.processes(party).items() if _kind(command) == kind]
 
-    def kill(self, party: str, kind: str) -> bool:
-        """kill -9 a party's ``service``, its ``flare`` process, or its process for a ``job``; whether there was one."""
+    def kill(self, party: str, kind: str, number: signal.Signals = signal.SIGKILL) -> bool:
+        """Signal a party's ``service``, its ``flare`` process, or its process for a ``job``; whether there was one."""
         victims = self.processes_of(party, kind)
-        _kill(victims)
+        _kill(victims, number)
         return bool(victims)
 
     def folder(self, party: str) -> Path:
@@ -177,7 +177,13 @@ class FlareConsortium:
                     return events
             time.sleep(0.02)
         told = [{key: value for key, value in event.items() if key != "metrics"} for event in events]
-        raise AssertionError(f"the run did not end in {seconds} s: {told[-8:]}")
+        raise AssertionError(f"the run did not end in {seconds} s: {told[-8:]}\n{self._last_lines()}")
+
+    def _last_lines(self, number: int = 12) -> str:
+        """What each party's log says last."""
+        logs = [service.log for service in self.services.values() if service.log.exists()]
+        last = {log.stem: log.read_text(errors="replace").splitlines()[-number:] for log in logs}
+        return "\n".join(f"{party}: {line[:300]}" for party, lines in last.items() for line in lines)
 
     # --------------------------------------------------------------------------------------------------- ledgers
 
@@ -199,10 +205,10 @@ class FlareConsortium:
         return SiteFolder.open(self.folder(site)).ledger(submission.run) / f"{site}.jsonl"
 
 
-def _kill(processes: Iterable[int]) -> None:
+def _kill(processes: Iterable[int], number: signal.Signals = signal.SIGKILL) -> None:
     for pid in processes:
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
 
 
 def _kind(command: str) -> str:

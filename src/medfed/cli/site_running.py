@@ -32,7 +32,7 @@ def start(folder: SiteFolderOption = Path()) -> None:
 
 
 def status(folder: SiteFolderOption = Path(), as_json: Json = False) -> None:
-    """Say whether this site is connected; exit 0 if it is, 1 if not.
+    """Say whether this site's service runs, and whether the coordinator answers it; exit 0 if it runs, 1 if not.
 
     \b
     Examples:

@@ -33,10 +33,15 @@ from medfed.engine.flare.tlskeys import note_connection
 
 
 class Doorkeeper(FLComponent):  # type: ignore[misc]
-    """Named by the server's resources.json; revoked: the path of the list; noted: where the keys of connections go."""
+    """Named by the server's resources.json; revoked: the path of the list; noted: where the keys of connections go.
+
+    FLARE makes it before the server listens, so that nobody is greeted in FLARE's own way.
+    """
 
     def __init__(self, revoked: str, noted: str) -> None:
         super().__init__()
+        refuse_large_frames()
+        greet_each_by_itself()
         self._revocations = Revocations(Path(revoked))
         self._noted = Path(noted)
         self._seen: WeakSet[Connection] = WeakSet()
@@ -48,8 +53,6 @@ class Doorkeeper(FLComponent):  # type: ignore[misc]
         if event_type != EventType.SYSTEM_BOOTSTRAP:
             return
         try:
-            refuse_large_frames()
-            greet_each_by_itself()
             server = fl_ctx.get_prop(FLContextKey.SITE_OBJ)
             server.cell.core_cell.add_incoming_filter(channel="*", topic="*", cb=self._message)
             connections = server.cell.core_cell.communicator.conn_manager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from functools import cache
 from typing import Any
 
 from nvflare.fuel.f3.cellnet import cell
@@ -24,6 +25,7 @@ def refuse_large_frames() -> None:
     socket_conn.MAX_FRAME_SIZE = _LARGEST_FRAME
 
 
+@cache
 def greet_each_by_itself() -> None:
     """Shake hands in the connection's own thread, for ten seconds at most.
 

@@ -1,4 +1,4 @@
-"""Whether a party's service works, as health checks ask: a running service touches a file in its folder."""
+"""Whether a party's service works, as health checks ask: a running service gives signs of life in its folder."""
 
 from __future__ import annotations
 
@@ -23,39 +23,41 @@ class Health:
 
 
 @dataclass(frozen=True)
-class Pulse:
-    """The file by which a service in this folder shows that it runs."""
+class Sign:
+    """A sign of life: a file that is touched again and again."""
 
-    folder: Path
+    path: Path
 
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self.folder / ".pulse"
-
-    def beat(self) -> None:
-        """Show that the service runs."""
+    def give(self) -> None:
+        """Give it."""
         self.path.touch()
 
-    def stop(self) -> None:
-        """Show that it has ended."""
+    def end(self) -> None:
+        """Show that there will be no other."""
         self.path.unlink(missing_ok=True)
 
-    def health(self, party: str) -> Health:
-        """What the file says."""
+    def age(self) -> float | None:
+        """Seconds since it was last given; None where there is none."""
         try:
-            silent = time.time() - self.path.stat().st_mtime
+            return time.time() - self.path.stat().st_mtime
         except OSError:
-            return Health(False, f"the service of {party} does not run")
-        if silent > _FRESH:
-            return Health(False, f"the service of {party} has shown no sign of life for {silent:.0f} s")
-        return Health(True, f"the service of {party} runs")
+            return None
+
+
+def pulse(folder: Path) -> Sign:
+    """By which the service in this folder shows that it runs."""
+    return Sign(folder / ".pulse")
+
+
+def answer(site: Path) -> Sign:
+    """By which a site's client shows that the coordinator answers it."""
+    return Sign(site / ".answered")
 
 
 def coordinator_health(path: Path) -> Health:
     """Whether the coordinator's service runs, and its port is listened on."""
     folder = CoordinatorFolder.open(path)
-    health = Pulse(folder.path).health("the coordinator")
+    health = _service(folder.path, "the coordinator")
     port = load_consortium(folder.path / "consortium.yaml").coordinator.port
     try:
         with socket.create_connection(("localhost", port), timeout=3):
@@ -67,6 +69,23 @@ def coordinator_health(path: Path) -> Health:
 
 
 def site_health(path: Path) -> Health:
-    """Whether the site's service runs."""
+    """Whether the site's service runs, and since when the coordinator has not answered it."""
     folder = SiteFolder.open(path)
-    return Pulse(folder.path).health(folder.site)
+    health = _service(folder.path, folder.site)
+    if not health.healthy:
+        return health
+    silent = answer(folder.path).age()
+    if silent is None:
+        return Health(True, f"{health.sentence}; the coordinator has not answered it yet")
+    if silent > _FRESH:
+        return Health(True, f"{health.sentence}; the coordinator has not answered it for {silent:.0f} s")
+    return Health(True, f"{health.sentence}, and the coordinator answers it")
+
+
+def _service(folder: Path, party: str) -> Health:
+    silent = pulse(folder).age()
+    if silent is None:
+        return Health(False, f"the service of {party} does not run")
+    if silent > _FRESH:
+        return Health(False, f"the service of {party} has shown no sign of life for {silent:.0f} s")
+    return Health(True, f"the service of {party} runs")

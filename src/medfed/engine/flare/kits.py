@@ -10,6 +10,7 @@ from typing import Any
 
 from medfed.engine.deployed.folders import SiteFolder
 from medfed.engine.flare.authority import ADMINISTRATOR, ORGANISATION, Kind
+from medfed.engine.flare.health import answer
 from medfed.engine.flare.job import CONTROLLER, EXECUTOR
 from medfed.engine.flare.writing import private_folder
 
@@ -81,7 +82,7 @@ def harden_kit(kit: Path, kind: Kind) -> None:
     lead = _SUBMITTER | {"operate": "any"} if server else _SUBMITTER
     permissions = {"project_admin": _NOTHING, "org_admin": _NOTHING, "lead": lead, "member": _NOTHING}
     _write(kit / "local" / "authorization.json", {"format_version": "1.0", "permissions": permissions})
-    _write(kit / "local" / "resources.json", _server_resources(kit) if server else _client_resources())
+    _write(kit / "local" / "resources.json", _server_resources(kit) if server else _client_resources(kit))
     _write(kit / "local" / "comm_config.json", _COMMUNICATION)
     for name in ("authorization", "resources"):
         (kit / "local" / f"{name}.json.default").unlink(missing_ok=True)
@@ -164,7 +165,7 @@ def _server_resources(kit: Path) -> dict[str, Any]:
     }
 
 
-def _client_resources() -> dict[str, Any]:
+def _client_resources(kit: Path) -> dict[str, Any]:
     return _limits(EXECUTOR) | {
         "client": {"retry_timeout": 30, "compression": "Gzip"},
         "components": [
@@ -177,6 +178,11 @@ def _client_resources() -> dict[str, Any]:
                 "id": "resource_consumer",
                 "path": "nvflare.app_common.resource_consumers.gpu_resource_consumer.GPUResourceConsumer",
                 "args": {},
+            },
+            {
+                "id": "contact",
+                "path": "medfed.engine.flare.contact.Contact",
+                "args": {"noted": str(answer(kit.resolve().parent).path)},
             },
             {
                 "id": "process_launcher",

@@ -26,11 +26,13 @@ from medfed.engine.deployed.settings import LiveSettings
 from medfed.engine.deployed.submission import Submission, submissions
 from medfed.engine.federation import share
 from medfed.engine.flare.admin import Admin
+from medfed.engine.flare.contact import Line
 from medfed.engine.flare.guard import collect_often
-from medfed.engine.flare.health import Pulse
+from medfed.engine.flare.health import Sign, answer, pulse
 from medfed.engine.flare.job import COORDINATOR_VARIABLE, SITE_VARIABLE, write_job
 from medfed.engine.flare.kits import admin_kit, client_command, server_command, server_workspace
 from medfed.engine.flare.process import FlareProcess, log
+from medfed.engine.flare.tlskeys import reaches_coordinator
 
 _EVERY = 0.5
 _GRACE = 15.0
@@ -53,7 +55,7 @@ def serve_coordinator(path: Path) -> NoReturn:
     try:
         service = CoordinatorService(folder, Admin(admin_kit(folder.path)))
         collect_often()
-        status = _watch(server, stopped, service.step, Pulse(folder.path))
+        status = _watch(server, stopped, service.step, pulse(folder.path))
     finally:
         server.stop()
         log("stopped", party="coordinator")
@@ -61,7 +63,7 @@ def serve_coordinator(path: Path) -> NoReturn:
 
 
 def serve_site(path: Path) -> NoReturn:
-    """Run a site until SIGTERM or Ctrl-C; then leave this process: 0, or 1 where FLARE's own ended."""
+    """Run a site until SIGTERM or Ctrl-C; then leave this process: 0, or 1 where FLARE's own ended or had to be."""
     folder = SiteFolder.open(path)
     if not (folder.flare / "startup").is_dir():
         raise UserError(
@@ -74,35 +76,39 @@ def serve_site(path: Path) -> NoReturn:
     command = [*client_command(folder.path), _HEARTBEAT]
     client = FlareProcess(command, folder.flare, {SITE_VARIABLE: str(folder.path)})
     log("started", party=folder.site, folder=str(folder.path))
+    line = Line(answer(folder.path), lambda: reaches_coordinator(folder))
     told: list[str | None] = [None]
 
     def step() -> None:
+        if line.is_lost():
+            log("silent", cause="the coordinator can be reached, and does not answer FLARE's client")
+            client.stop()
         settings.current()
         if settings.problem != told[0]:
             told[0] = settings.problem
             log("settings", problem=settings.problem)
 
     try:
-        status = _watch(client, stopped, step, Pulse(folder.path))
+        status = _watch(client, stopped, step, pulse(folder.path))
     finally:
         client.stop()
         log("stopped", party=folder.site)
     _leave(status)
 
 
-def _watch(process: FlareProcess, stopped: threading.Event, step: Callable[[], None], pulse: Pulse) -> int:
+def _watch(process: FlareProcess, stopped: threading.Event, step: Callable[[], None], sign: Sign) -> int:
     try:
         while not stopped.wait(_EVERY):
             if process.status is not None:
                 log("ended", status=process.status)
                 return 1
             step()
-            pulse.beat()
+            sign.give()
     except Exception:
         log("fault", trace=traceback.format_exc())
         return 1
     finally:
-        pulse.stop()
+        sign.end()
     return 0
 
 

@@ -60,6 +60,15 @@ def site_tls(folder: SiteFolder) -> TlsKeys:
     return TlsKeys(lambda: _own(startup / "client.crt"), lambda party: _shown_at(startup, party))
 
 
+def reaches_coordinator(folder: SiteFolder) -> bool:
+    """Whether the coordinator answers at the address that the site's client dials, by a connection of its own."""
+    try:
+        _shown_at(folder.flare / "startup", "coordinator")
+    except Unattested:
+        return False
+    return True
+
+
 def _own(certificate: Path) -> str:
     return sha256(read_certificate(certificate.read_bytes()).public_key).hexdigest()
 
