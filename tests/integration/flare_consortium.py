@@ -136,10 +136,10 @@ class FlareConsortium:
         """A party's ``service``, its ``flare`` process, or its processes for a ``job``."""
         return [pid for pid, command in self.processes(party).items() if _kind(command) == kind]
 
-    def kill(self, party: str, kind: str, number: signal.Signals = signal.SIGKILL) -> bool:
-        """Signal a party's ``service``, its ``flare`` process, or its process for a ``job``; whether there was one."""
+    def kill(self, party: str, kind: str) -> bool:
+        """kill -9 a party's ``service``, its ``flare`` process, or its process for a ``job``; whether there was one."""
         victims = self.processes_of(party, kind)
-        _kill(victims, number)
+        _kill(victims)
         return bool(victims)
 
     def folder(self, party: str) -> Path:
@@ -205,10 +205,10 @@ class FlareConsortium:
         return SiteFolder.open(self.folder(site)).ledger(submission.run) / f"{site}.jsonl"
 
 
-def _kill(processes: Iterable[int], number: signal.Signals = signal.SIGKILL) -> None:
+def _kill(processes: Iterable[int]) -> None:
     for pid in processes:
         with suppress(ProcessLookupError):
-            os.kill(pid, number)
+            os.kill(pid, signal.SIGKILL)
 
 
 def _kind(command: str) -> str:

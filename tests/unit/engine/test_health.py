@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medfed.core.errors import UserError
-from medfed.engine.flare.health import answer, coordinator_health, pulse, site_health
+from medfed.engine.flare.health import answered, coordinator_health, pulse, site_health
 
 
 @pytest.fixture
@@ -38,10 +38,10 @@ def test_a_service_that_hangs_is_not_healthy(site: Path) -> None:
 def test_a_site_says_since_when_the_coordinator_has_not_answered(site: Path) -> None:
     pulse(site).give()
     assert site_health(site).sentence == "the service of north runs; the coordinator has not answered it yet"
-    answer(site).give()
+    answered(site).give()
     assert site_health(site).sentence == "the service of north runs, and the coordinator answers it"
     long_ago = time.time() - 100
-    os.utime(answer(site).path, (long_ago, long_ago))
+    os.utime(answered(site).path, (long_ago, long_ago))
     health = site_health(site)
     assert health.healthy, "it is the coordinator that is away"
     assert health.sentence == "the service of north runs; the coordinator has not answered it for 100 s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -44,6 +45,18 @@ def test_the_newest_connection_counts(coordinator: CoordinatorFolder) -> None:
     for key in keys:
         note_connection(place, certificate("north", key))
         assert coordinator_tls(coordinator).peer("north") == digest(key)
+
+
+def test_connections_of_one_site_at_the_same_moment_are_all_noted(coordinator: CoordinatorFolder) -> None:
+    """A site's client and its process for a job lose the server together, and dial together."""
+    from medfed.engine.flare.tlskeys import coordinator_tls, note_connection
+
+    place, key = coordinator.path / "flare" / "server" / "connections", Ed25519PrivateKey.generate()
+    shown = certificate("north", key)
+    with ThreadPoolExecutor(8) as dialling:
+        for noted in [dialling.submit(note_connection, place, shown) for _ in range(2000)]:
+            noted.result()
+    assert coordinator_tls(coordinator).peer("north") == digest(key)
 
 
 @pytest.mark.parametrize("name", ["../north", "", "a/b", "."])

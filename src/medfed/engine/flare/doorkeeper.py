@@ -69,19 +69,23 @@ class Doorkeeper(FLComponent):  # type: ignore[misc]
             raise UnsafeComponentError("the list of revoked sites cannot be kept") from error
 
     def _holds(self, connection: Connection) -> bool:
-        """Whether the certificate of whoever is connected may still be used; who is within this machine needs none."""
+        """Whether the certificate of whoever is connected may still be used; who is within this machine needs none.
+
+        Where it cannot be told, no: FLARE would drop the frame alone, and keep a connection that carries nothing.
+        """
         shown = getattr(getattr(connection, "sock", None), "getpeercert", None)
         try:
             if shown is not None:
                 certificate = shown(binary_form=True) or b""
                 self._revocations.check_certificate(sha256(certificate).hexdigest())
                 if connection not in self._seen:
-                    self._seen.add(connection)
                     note_connection(self._noted, certificate)
+                    self._seen.add(connection)
         except Refused as refused:
             self.logger.warning(f"turned away: {refused.where}: {refused.cause}")
             return False
-        except (OSError, ValueError):  # it was closed meanwhile
+        except Exception as error:
+            self.logger.warning(f"turned away: {type(error).__name__}: {error}")
             return False
         return True
 

@@ -49,7 +49,7 @@ def pulse(folder: Path) -> Sign:
     return Sign(folder / ".pulse")
 
 
-def answer(site: Path) -> Sign:
+def answered(site: Path) -> Sign:
     """By which a site's client shows that the coordinator answers it."""
     return Sign(site / ".answered")
 
@@ -74,7 +74,7 @@ def site_health(path: Path) -> Health:
     health = _service(folder.path, folder.site)
     if not health.healthy:
         return health
-    silent = answer(folder.path).age()
+    silent = answered(folder.path).age()
     if silent is None:
         return Health(True, f"{health.sentence}; the coordinator has not answered it yet")
     if silent > _FRESH:

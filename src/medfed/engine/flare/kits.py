@@ -10,7 +10,7 @@ from typing import Any
 
 from medfed.engine.deployed.folders import SiteFolder
 from medfed.engine.flare.authority import ADMINISTRATOR, ORGANISATION, Kind
-from medfed.engine.flare.health import answer
+from medfed.engine.flare.health import answered
 from medfed.engine.flare.job import CONTROLLER, EXECUTOR
 from medfed.engine.flare.writing import private_folder
 
@@ -180,9 +180,9 @@ def _client_resources(kit: Path) -> dict[str, Any]:
                 "args": {},
             },
             {
-                "id": "contact",
-                "path": "medfed.engine.flare.contact.Contact",
-                "args": {"noted": str(answer(kit.resolve().parent).path)},
+                "id": "listener",
+                "path": "medfed.engine.flare.listener.Listener",
+                "args": {"noted": str(answered(kit.resolve().parent).path)},
             },
             {
                 "id": "process_launcher",

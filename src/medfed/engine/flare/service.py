@@ -26,13 +26,13 @@ from medfed.engine.deployed.settings import LiveSettings
 from medfed.engine.deployed.submission import Submission, submissions
 from medfed.engine.federation import share
 from medfed.engine.flare.admin import Admin
-from medfed.engine.flare.contact import Line
 from medfed.engine.flare.guard import collect_often
-from medfed.engine.flare.health import Sign, answer, pulse
+from medfed.engine.flare.health import Sign, answered, pulse
 from medfed.engine.flare.job import COORDINATOR_VARIABLE, SITE_VARIABLE, write_job
 from medfed.engine.flare.kits import admin_kit, client_command, server_command, server_workspace
 from medfed.engine.flare.process import FlareProcess, log
 from medfed.engine.flare.tlskeys import reaches_coordinator
+from medfed.engine.flare.watchdog import Watchdog
 
 _EVERY = 0.5
 _GRACE = 15.0
@@ -76,11 +76,12 @@ def serve_site(path: Path) -> NoReturn:
     command = [*client_command(folder.path), _HEARTBEAT]
     client = FlareProcess(command, folder.flare, {SITE_VARIABLE: str(folder.path)})
     log("started", party=folder.site, folder=str(folder.path))
-    line = Line(answer(folder.path), lambda: reaches_coordinator(folder))
+    watchdog = Watchdog(answered(folder.path), lambda: reaches_coordinator(folder))
+    watchdog.start()
     told: list[str | None] = [None]
 
     def step() -> None:
-        if line.is_lost():
+        if watchdog.client_is_lost:
             log("silent", cause="the coordinator can be reached, and does not answer FLARE's client")
             client.stop()
         settings.current()

@@ -11,6 +11,9 @@ import json
 import re
 import socket
 import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,7 +29,12 @@ from medfed.engine.flare.kits import server_workspace
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_noting = threading.Lock()
+"""Held while a connection is noted: a site's client and its process for a job dial at the same moments."""
+
 _PATIENCE = 10.0
+_VERDICT = 2.0
+_UNREACHED = (OSError, ValueError, LookupError, TypeError)
 
 
 def note_connection(place: Path, certificate: bytes) -> None:
@@ -34,8 +42,9 @@ def note_connection(place: Path, certificate: bytes) -> None:
     found = x509.load_der_x509_certificate(certificate)
     name = common_name(found.subject)
     if _NAME.fullmatch(name):
-        place.mkdir(mode=0o700, exist_ok=True)
-        write_atomically(place / name, _digest(found), durable=False, mode=0o600)
+        with _noting:
+            place.mkdir(mode=0o700, exist_ok=True)
+            write_atomically(place / name, _digest(found), durable=False, mode=0o600)
 
 
 def coordinator_tls(folder: CoordinatorFolder) -> TlsKeys:
@@ -61,12 +70,12 @@ def site_tls(folder: SiteFolder) -> TlsKeys:
 
 
 def reaches_coordinator(folder: SiteFolder) -> bool:
-    """Whether the coordinator answers at the address that the site's client dials, by a connection of its own."""
+    """Whether the coordinator takes a connection of its own under the certificate of the site's client."""
     try:
-        _shown_at(folder.flare / "startup", "coordinator")
-    except Unattested:
+        with _dialled(folder.flare / "startup") as connection:
+            return _is_kept(connection)
+    except _UNREACHED:
         return False
-    return True
 
 
 def _own(certificate: Path) -> str:
@@ -76,16 +85,35 @@ def _own(certificate: Path) -> str:
 def _shown_at(startup: Path, party: str) -> str:
     """The key that answers under the coordinator's address, by a certificate of the consortium's root."""
     try:
-        target = json.loads((startup / "fed_client.json").read_text())["servers"][0]["service"]["target"]
-        host, _, port = target.rpartition(":")
-        context = ssl.create_default_context(cafile=str(startup / "rootCA.pem"))
-        context.check_hostname = False  # the root signs for this consortium alone
-        context.load_cert_chain(startup / "client.crt", startup / "client.key")
-        with socket.create_connection((host, int(port)), _PATIENCE) as plain, context.wrap_socket(plain) as connection:
+        with _dialled(startup) as connection:
             certificate = connection.getpeercert(binary_form=True) or b""
         return _digest(x509.load_der_x509_certificate(certificate))
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except _UNREACHED as error:
         raise Unattested("the TLS key of its connection cannot be seen", where=party) from error
+
+
+@contextmanager
+def _dialled(startup: Path) -> Iterator[ssl.SSLSocket]:
+    """A connection to the address that the site's client dials, by IPv4 as FLARE does. Raises those of _UNREACHED."""
+    target = json.loads((startup / "fed_client.json").read_text())["servers"][0]["service"]["target"]
+    host, _, port = target.rpartition(":")
+    context = ssl.create_default_context(cafile=str(startup / "rootCA.pem"))
+    context.check_hostname = False  # the root signs for this consortium alone
+    context.load_cert_chain(startup / "client.crt", startup / "client.key")
+    with socket.socket(socket.AF_INET) as plain:
+        plain.settimeout(_PATIENCE)
+        plain.connect((host, int(port)))
+        with context.wrap_socket(plain) as connection:
+            yield connection
+
+
+def _is_kept(connection: ssl.SSLSocket) -> bool:
+    """Whether the server lets a connection be: by TLS 1.3 it judges a client's certificate after the handshake."""
+    connection.settimeout(_VERDICT)
+    try:
+        return connection.recv(1) != b""
+    except TimeoutError:  # it has nothing to say
+        return True
 
 
 def _digest(certificate: x509.Certificate) -> str:
