@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medfed.core.errors import DataError
-from medfed.core.files import write_atomically
+from medfed.core.files import write_once
 from medfed.data.images.loading import tried
 from medfed.data.raw import Unread
 from medfed.data.table import SiteTable, held_out, load_table
@@ -94,7 +94,7 @@ def cohort_key(folder: SiteFolder) -> bytes:
     """The site's own key of digests of its rows; it never leaves the site."""
     path = folder.path / "keys" / "cohort.key"
     if not path.exists():
-        write_atomically(path, secrets.token_bytes(KEY_BYTES), durable=True, mode=0o600)
+        write_once(path, secrets.token_bytes(KEY_BYTES), mode=0o600)
     return path.read_bytes()
 
 
