@@ -314,10 +314,13 @@ def _used(data: DataSpec, raw: RawTable) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*wanted_columns(data), *feature_columns(data, raw)]))
 
 
-def given_splits(values: Texts, column: str, place: Place) -> SplitCodes:
-    """The splits that a column says. Raises DataError for a row that says none."""
+def given_splits(values: Texts, column: str, place: Place, used: NDArray[np.bool_] | None = None) -> SplitCodes:
+    """The splits that a column says; -1 for a row that says none and is not used (all are, if not given).
+
+    Raises DataError for a row that is used and says none.
+    """
     codes = np.array([_CODE.get(v.strip().lower(), -1) if v else -1 for v in values.tolist()], dtype=np.int8)
-    if (unknown := codes < 0).any():
+    if (unknown := codes < 0 if used is None else used & (codes < 0)).any():
         raise place.error(column, "neither train, validation nor test", "give every row one of the three", unknown)
     return codes
 

@@ -174,6 +174,13 @@ def test_an_archive_with_ids_and_colours(tmp_path):
     assert load(tmp_path / "a.npz", spec("npz", label="label")).ids.tolist() == table.ids.tolist()
 
 
+def test_an_image_without_a_line_in_the_label_table_is_left_out_though_it_has_no_split_either(by_class):
+    (by_class / "labels.csv").write_text("file,y,part\nill/1.png,1,train\nwell/0.png,0,test\n")
+    table = load(by_class, spec("image_folder", label="y", split={"column": "part"}))
+    assert [table.rows(split) for split in DRAWN] == [1, 0, 1]
+    assert table.findings.unlabelled.rows == 4
+
+
 def test_a_patient_in_two_splits_is_reported(tmp_path):
     rows = {"train": 6, "test": 4}
     twice = write_archive(tmp_path / "a.npz", rows, train_ids=np.arange(6), test_ids=np.arange(5, 9))

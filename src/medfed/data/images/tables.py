@@ -59,7 +59,8 @@ def load_images(data: DataSpec, task_type: str, site: str, raw: RawTable, seed: 
     chosen = pictures.at(labelled)
     loaded = load_pictures(chosen, data.images, where, values)
     rows = labelled[loaded.kept]
-    splits = given_splits(raw.columns[data.split.column], data.split.column, place) if data.split.column else None
+    column = data.split.column
+    splits = given_splits(raw.columns[column], column, place, ~unlabelled) if column else None
     patients = objects(list(loaded.digests)) if ids is None else ids[rows]
     table = SiteTable(
         site=site,
