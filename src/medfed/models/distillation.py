@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from medfed.core.examples import Examples
 from medfed.models.loss import Loss
 from medfed.models.network import Network
-from medfed.models.training import outputs_in_parts
+from medfed.models.training import one_thread, outputs_in_parts
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +60,7 @@ def _by_class(outputs: torch.Tensor) -> torch.Tensor:
     return outputs if outputs.shape[-1] > 1 else torch.cat((torch.zeros_like(outputs), outputs), dim=-1)
 
 
+@one_thread()
 def answers(teacher: Network, examples: Examples) -> NDArray[np.float32]:
     """The teacher's outputs for all rows, shape (n, k)."""
     import torch

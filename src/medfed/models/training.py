@@ -194,14 +194,17 @@ def predict_many(network: Network, several: Sequence[Examples], task_type: str) 
 
 
 def outputs_in_parts(network: Network, features: NDArray[np.float32]) -> Iterator[torch.Tensor]:
-    """The network's outputs for all rows, part after part; no rows are scored as one: not all layers take none."""
+    """The network's outputs for all rows, part after part; no rows are scored as one: not all layers take none.
+
+    To be asked for in one thread, which holds for what is made of each part too.
+    """
     import torch
 
     network.module.eval()
     elements = _CONVOLVED_ELEMENTS if network.has_convolutions else _EVALUATION_ELEMENTS
     rows = min(_EVALUATION_ROWS, elements // math.prod(features.shape[1:]))
     inputs = torch.from_numpy(features if len(features) else np.zeros_like(features, shape=(1, *features.shape[1:])))
-    with torch.no_grad(), one_thread():  # of copies, whose memory is aligned: a view's would change the last bits
+    with torch.no_grad():  # of copies, whose memory is aligned: a view's would change the last bits
         for part in torch.split(inputs, max(rows, 1)):
             yield network.module(network.laid_out(part.clone().to(network.device))).cpu()
 
@@ -230,6 +233,7 @@ def _segmented(network: Network, examples: Examples) -> Predictions:
     return Predictions(scores, examples.targets, losses)
 
 
+@one_thread()
 def pixel_probabilities(network: Network, features: NDArray[np.float32]) -> NDArray[np.float32]:
     """The probability of every class of each pixel, (n, C, …), by a network of segmentation."""
     parts = [probabilities(outputs.float()).numpy() for outputs in outputs_in_parts(network, features)]
