@@ -67,7 +67,7 @@ def run_and_kill(consortium: FlareConsortium, uninterrupted: Path, kill: Kill, n
                 time.sleep(0.02)
             killed.append(struck)
 
-    events = consortium.follow(submission, 240, strike)
+    events = consortium.follow(submission, 120, strike)
     told = [{key: value for key, value in event.items() if key != "metrics"} for event in events]
     assert killed == [True], (kill, told)
     assert events[-1]["event"] == "finished", (kill, told[-3:])

@@ -85,6 +85,19 @@ def write_once(path: Path, content: bytes, *, mode: int) -> None:
         ) from error
 
 
+@contextlib.contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Hold a lock file, made if it is missing, once every other process that holds it has let go. Raises OSError."""
+    import fcntl
+
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Force a folder's entries to the disk, so that a renamed file survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import fcntl
-import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -18,7 +16,7 @@ from typing import Any, TypeAlias
 
 from medfed.core.codec import decode, encode
 from medfed.core.errors import CodecError, MedFedError, Refused, UserError
-from medfed.core.files import write_atomically
+from medfed.core.files import alone, write_atomically
 from medfed.govern.decisions import Decision, DecisionKind, encode_decision, read_decisions
 from medfed.govern.entries import now as present
 from medfed.govern.keys import SigningKey, VerifyKey
@@ -247,16 +245,13 @@ class ApprovalStore:
     def _locked(self) -> Iterator[None]:
         """One process at a time adds to the folder."""
         path = self.folder / ".lock"
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise _unwritable(error, path) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.ExitStack() as held:
+            try:
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                held.enter_context(alone(path))
+            except OSError as error:
+                raise _unwritable(error, path) from error
             yield
-        finally:
-            os.close(lock)
 
 
 def _is_digest(text: str) -> bool:

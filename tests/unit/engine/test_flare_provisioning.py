@@ -10,6 +10,7 @@ import subprocess
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,7 +34,7 @@ from medfed.engine.flare.kits import admin_kit, client_command, harden_kit, serv
 from medfed.engine.flare.membership import members, restore_site, revoke_site
 from medfed.engine.flare.provisioning import make_consortium, provision
 from medfed.engine.flare.request import AdmissionRequest, write_request
-from medfed.engine.flare.revocation import Revocations
+from medfed.engine.flare.revocation import Revocations, create_revocations
 from medfed.govern.chain import ledger_path
 from medfed.govern.entries import OFFICE, PolicyEntry, decode_entry
 from medfed.govern.keys import SigningKey, read_public_key
@@ -644,6 +645,17 @@ def test_a_renewed_site_has_a_new_key_and_its_old_certificate_is_revoked(joined:
     revocations.check_certificate(new)
     with pytest.raises(Refused, match="replaced"):
         revocations.check_certificate(old)
+
+
+def test_no_revocation_is_lost_that_several_make_at_once(tmp_path: Path) -> None:
+    create_revocations(tmp_path / "revoked.json")
+    sites = [f"site-{number}" for number in range(12)]
+    with ThreadPoolExecutor(len(sites)) as people:
+        for each in [
+            people.submit(Revocations(tmp_path / "revoked.json").revoke, site, "", "left", "IT") for site in sites
+        ]:
+            each.result()
+    assert set(Revocations(tmp_path / "revoked.json").current().sites) == set(sites)
 
 
 def test_a_sites_earlier_public_key_is_kept_for_its_ledgers(joined: Parties, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from medfed.core.codec import Buffer, decode, encode
 from medfed.core.errors import CodecError, LedgerError, MedFedError, RefusalReason, Refused
-from medfed.core.files import write_atomically
+from medfed.core.files import write_once
 from medfed.core.messages import Message
 from medfed.core.steps import installed_step
 from medfed.core.wire import Failure, Reply, Request
@@ -190,8 +190,8 @@ class DeployedSite:
         told = {each.party: each.key for each in parties if each.party != self.folder.site}
         if not path.exists():
             _check_keys(told)
-            write_atomically(path, json.dumps(told, ensure_ascii=False), durable=True, mode=0o600)
-        elif json.loads(path.read_text()) != told:
+            write_once(path, json.dumps(told, ensure_ascii=False).encode(), mode=0o600)
+        if json.loads(path.read_text()) != told:
             raise Refused(
                 "the proposal came with other parties or keys than the first time",
                 remedy="propose it as a new task: change its name",

@@ -8,7 +8,6 @@ waits.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from medfed.core.files import alone
 from medfed.engine.flare.service import serve_coordinator, serve_site
 
 _EVERY = 0.3
@@ -81,17 +81,6 @@ def together(companions: Sequence[Companion]) -> Iterator[None]:
             companion.stop()
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, once whoever had it has ended."""
-    descriptor = os.open(folder / ".service.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _end_with(parent: int) -> None:
     """Stop this process, politely, within a second of its parent."""
     while os.getppid() == parent:
@@ -102,7 +91,7 @@ def _end_with(parent: int) -> None:
 def _main() -> int:
     service, folder, parent = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    with _alone(folder):
+    with alone(folder / ".service.lock"):
         return _SERVICES[service](folder)
 
 

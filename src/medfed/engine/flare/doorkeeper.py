@@ -74,13 +74,17 @@ class Doorkeeper(FLComponent):  # type: ignore[misc]
         Where it cannot be told, no: FLARE would drop the frame alone, and keep a connection that carries nothing.
         """
         shown = getattr(getattr(connection, "sock", None), "getpeercert", None)
+        if shown is None:
+            return True
         try:
-            if shown is not None:
-                certificate = shown(binary_form=True) or b""
-                self._revocations.check_certificate(sha256(certificate).hexdigest())
-                if connection not in self._seen:
-                    note_connection(self._noted, certificate)
-                    self._seen.add(connection)
+            certificate = shown(binary_form=True) or b""
+        except (OSError, ValueError):  # it was closed meanwhile
+            return False
+        try:
+            self._revocations.check_certificate(sha256(certificate).hexdigest())
+            if connection not in self._seen:
+                note_connection(self._noted, certificate)
+                self._seen.add(connection)
         except Refused as refused:
             self.logger.warning(f"turned away: {refused.where}: {refused.cause}")
             return False

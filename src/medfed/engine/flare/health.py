@@ -36,6 +36,13 @@ class Sign:
         """Show that there will be no other."""
         self.path.unlink(missing_ok=True)
 
+    def mark(self) -> int | None:
+        """What changes whenever it is given, by the clock of the disk that it is on; None where there is none."""
+        try:
+            return self.path.stat().st_mtime_ns
+        except OSError:
+            return None
+
     def age(self) -> float | None:
         """Seconds since it was last given; None where there is none."""
         try:

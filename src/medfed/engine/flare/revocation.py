@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
 from medfed.core.errors import Refused, UserError
-from medfed.core.files import write_atomically
+from medfed.core.files import alone, write_atomically
+from medfed.engine.flare.writing import writable
 
 _GRAIN = 2_000_000_000
 """Nanoseconds within which two changes may leave the same time at a file."""
@@ -68,21 +70,28 @@ class Revocations:
 
     def revoke(self, site: str, certificate: str, reason: str, by: str) -> None:
         """Refuse a site from now on."""
-        now = self.current()
-        _write(self._path, {**now.sites, site: _revocation(site, certificate, reason, by)}, now.certificates)
+        with self._changing() as now:
+            _write(self._path, {**now.sites, site: _revocation(site, certificate, reason, by)}, now.certificates)
 
     def restore(self, site: str) -> None:
         """Refuse a site no longer. Raises UserError where it was not revoked."""
-        now = self.current()
-        if site not in now.sites:
-            raise UserError(f"{site!r} is not revoked", where=str(self._path))
-        _write(self._path, {name: each for name, each in now.sites.items() if name != site}, now.certificates)
+        with self._changing() as now:
+            if site not in now.sites:
+                raise UserError(f"{site!r} is not revoked", where=str(self._path))
+            _write(self._path, {name: each for name, each in now.sites.items() if name != site}, now.certificates)
 
     def replace_certificate(self, site: str, certificate: str, by: str) -> None:
         """Refuse a certificate from now on, but not its site, which has a new one."""
-        now = self.current()
-        added = _revocation(site, certificate, "replaced by a new certificate", by)
-        _write(self._path, now.sites, (*now.certificates, added))
+        with self._changing() as now:
+            added = _revocation(site, certificate, "replaced by a new certificate", by)
+            _write(self._path, now.sites, (*now.certificates, added))
+
+    @contextmanager
+    def _changing(self) -> Iterator[Revoked]:
+        """The list as it stands, which no other command changes meanwhile. Raises UserError."""
+        folder = self._path.parent
+        with writable(folder), alone(folder / f".{self._path.name}.lock"):
+            yield self.current()
 
     def _current(self) -> Revoked:
         try:

@@ -82,7 +82,7 @@ def serve_site(path: Path) -> NoReturn:
 
     def step() -> None:
         if watchdog.client_is_lost:
-            log("silent", cause="the coordinator can be reached, and does not answer FLARE's client")
+            log("silent", cause="the coordinator is there, but does not answer FLARE's client, or turns it away")
             client.stop()
         settings.current()
         if settings.problem != told[0]:

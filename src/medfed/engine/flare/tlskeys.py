@@ -34,7 +34,7 @@ _noting = threading.Lock()
 
 _PATIENCE = 10.0
 _VERDICT = 2.0
-_UNREACHED = (OSError, ValueError, LookupError, TypeError)
+_UNREACHED = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 
 def note_connection(place: Path, certificate: bytes) -> None:
