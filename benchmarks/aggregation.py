@@ -33,7 +33,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.rows import Row, exceeded, print_rows, write_rows
+from benchmarks.rows import Row, report
 from medfed.algorithms.fedavg import FedAvg, WeightedDelta
 from medfed.core.codec import decode, encode
 from medfed.core.messages import Vector
@@ -219,12 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     found = measured(options.parameters, options.updates, options.repetitions)
     rows = time_rows(found, options.updates) + peak_rows(options.parameters, options.updates)
-    print_rows(rows)
-    if options.json:
-        write_rows(options.json, rows)
-    above = exceeded(rows)
-    print(f"above the limit: {', '.join(above) or 'none'}")
-    return 1 if above else 0
+    return report(rows, options.json)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from benchmarks.distributed_parts.medfed import LARGE, SMALL, Measured, coordina
 from benchmarks.distributed_parts.recipe import Recipe, recipe_rounds
 from benchmarks.distributed_parts.session import Failed
 from benchmarks.distributed_parts.tls import round_seconds
-from benchmarks.rows import Row, exceeded, print_rows, write_rows
+from benchmarks.rows import Row, report
 
 SITES, MANY_SITES = 4, 16
 SMALL_LIMIT, LARGE_LIMIT, START_LIMIT, MEMORY_LIMIT = 0.08, 2.5, 1.3, 3.5
@@ -43,12 +43,7 @@ def main() -> int:
     except Failed as failure:
         print(f"failed: {failure}", file=sys.stderr)
         return 1
-    print_rows(rows)
-    if options.json:
-        write_rows(options.json, rows)
-    above = exceeded(rows)
-    print(f"above the limit: {', '.join(above) or 'none'}")
-    return 1 if above else 0
+    return report(rows, options.json)
 
 
 def all_rows(rounds: int) -> list[Row]:

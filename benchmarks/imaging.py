@@ -26,7 +26,7 @@ from pathlib import Path
 
 from benchmarks.imaging_parts.accuracy import SEEDS, accuracy_rows
 from benchmarks.imaging_parts.rounds import round_rows
-from benchmarks.rows import Row, exceeded, print_rows, write_rows
+from benchmarks.rows import Row, report
 
 
 def main() -> int:
@@ -48,12 +48,8 @@ def main() -> int:
             for row in accuracy_rows(options.data, options.seeds):
                 rows.append(row)
     finally:  # of an hour's training nothing is lost
-        print_rows(rows)
-        if options.json:
-            write_rows(options.json, rows)
-    above = exceeded(rows)
-    print(f"above the limit: {', '.join(above) or 'none'}")
-    return 1 if above else 0
+        status = report(rows, options.json)
+    return status
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from benchmarks.rows import Row, exceeded, print_rows, write_rows
+from benchmarks.rows import Row, report
 from medfed.privacy.bloom import Encoded, Encoding, Field, Records, encoded
 from medfed.privacy.linkage import Rules, link
 from medfed.privacy.psi import Party, Sizes, Terms, Witness
@@ -129,10 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     rows = measure(options.identifiers, options.records)
-    print_rows(rows)
-    if options.json:
-        write_rows(options.json, rows)
-    return 1 if exceeded(rows) else 0
+    return report(rows, options.json)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from benchmarks.encrypted_sums import encryption_rows
 from benchmarks.private_training import training_rows
-from benchmarks.rows import Row, exceeded, print_rows, write_rows
+from benchmarks.rows import Row, report
 from medfed.algorithms.fedavg import WeightedDelta
 from medfed.core.codec import encode
 from medfed.core.messages import Message
@@ -201,12 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.limits:
         rows += grid_rows(PARAMETERS, SITES)
         rows += encryption_rows(PARAMETERS, SITES, {row.name: row.value for row in rows})
-    print_rows(rows)
-    if options.json:
-        write_rows(options.json, rows)
-    above = exceeded(rows)
-    print(f"above the limit: {', '.join(above) or 'none'}")
-    return 1 if above else 0
+    return report(rows, options.json)
 
 
 if __name__ == "__main__":

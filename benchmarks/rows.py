@@ -30,6 +30,16 @@ def exceeded(rows: Sequence[Row]) -> list[str]:
     return [row.name for row in rows if row.ratio is not None and row.limit is not None and row.ratio > row.limit]
 
 
+def report(rows: Sequence[Row], path: Path | None) -> int:
+    """Print the rows, write them where a file is named, tell those above their limit; the exit status: 1 for any."""
+    print_rows(rows)
+    if path:
+        write_rows(path, rows)
+    above = exceeded(rows)
+    print(f"above the limit: {', '.join(above) or 'none'}")
+    return 1 if above else 0
+
+
 def print_rows(rows: Sequence[Row]) -> None:
     """A table, one row a line."""
     width = max((len(row.name) for row in rows), default=0)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks import aggregation
-from benchmarks.rows import Row, exceeded, print_rows
+from benchmarks.rows import Row, exceeded, report
 
 NAMES = {"aggregate/fold", "aggregate/peak_models", "codec/encode", "codec/decode"}
 
@@ -34,7 +34,7 @@ def test_a_round_folds_every_update_that_came() -> None:
     assert engine.apart > 0
 
 
-def test_rows_above_their_limit_are_told_and_others_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_above_their_limit_are_told_and_others_are_not(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     rows = [
         Row("a/at", 2.0, "s", 1.0, 1.0, "peer"),
         Row("a/above", 2.0, "s", 1.01, 1.0, "peer"),
@@ -42,6 +42,9 @@ def test_rows_above_their_limit_are_told_and_others_are_not(capsys: pytest.Captu
         Row("a/without_ratio", 2.0, "s", None, None, "peer"),
     ]
     assert exceeded(rows) == ["a/above"]
-    print_rows(rows)
-    lines = capsys.readouterr().out.splitlines()
+    assert report(rows, tmp_path / "rows.json") == 1
+    *lines, told = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["row", *(row.name for row in rows)]
+    assert told == "above the limit: a/above"
+    assert [each["name"] for each in json.loads((tmp_path / "rows.json").read_text())["rows"]] == [r.name for r in rows]
+    assert report(rows[:1], None) == 0
