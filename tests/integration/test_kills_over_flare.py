@@ -90,6 +90,23 @@ def test_one_kill_of_each_kind(consortium: FlareConsortium, uninterrupted: Path,
     run_and_kill(consortium, uninterrupted, kill, f"kill of a {kind} of {party}")
 
 
+@pytest.mark.slow
+def test_no_process_for_a_job_outlives_a_client_that_dies_at_once(consortium: FlareConsortium) -> None:
+    """It has not begun to work by then, and would reach for its client for ever."""
+    task = task_over(dict.fromkeys(SITES, "rows"), rounds=2, quorum=1.0)
+    submission = consortium.submit(task_of(task.document.data | {"name": "a client that dies at once"}))
+    until = time.monotonic() + 60
+    while not (young := consortium.processes_of("nord", "job")):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert consortium.kill("nord", "flare")
+    until = time.monotonic() + 40
+    while set(young) & set(consortium.processes_of("nord", "job")):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert consortium.follow(submission, 120)[-1]["event"] == "finished"
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("number", range(30))
 def test_thirty_drawn_kills(consortium: FlareConsortium, uninterrupted: Path, number: int) -> None:

@@ -35,11 +35,11 @@ class RunController(Controller):  # type: ignore[misc]
 
     def __init__(self, run: str) -> None:
         super().__init__()
+        end_with_parent_process()
         self._run = run
 
     def start_controller(self, fl_ctx: FLContext) -> None:
-        """End with the server, and not by what a site sends."""
-        end_with_parent_process()
+        """Not to be ended by what a site sends."""
         outlive_garbage()
 
     def stop_controller(self, fl_ctx: FLContext) -> None:

@@ -27,16 +27,19 @@ from medfed.engine.flare.tlskeys import site_tls
 
 
 class SiteExecutor(Executor):  # type: ignore[misc]
-    """Opens the desk and closes it (see the module)."""
+    """Opens the desk and closes it (see the module).
+
+    FLARE makes it before its process reaches for the client, which it would do for ever if that has died meanwhile.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        end_with_parent_process()
         self._desk: Desk | None = None
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Open the desk when the job begins, and close it when it ends."""
         if event_type == EventType.START_RUN:
-            end_with_parent_process()
             refuse_large_frames()
             folder = SiteFolder.open(Path(os.environ[SITE_VARIABLE]))
             site = DeployedSite(folder, site_tls(folder))
