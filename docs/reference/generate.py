@@ -138,8 +138,7 @@ TASK_MEANINGS = {
     "each class; an added patient may move one neighbour.",
     "data.split.seed": "Decides the splits alone; the task's `seed` if absent.",
     "data.split.column": "A column that says `train`, `validation` or `test` for each row, of images for each that has "
-    "a label; the shares are then not "
-    "used.",
+    "a label; the shares are then not used.",
     "data.images.channels": "1: grey, of colours their luminance; 3: colours, grey three times. As the files have it, "
     "if absent; all images of a task have to agree.",
     "data.images.transforms": "What is done to every image once, in order: see [below](#images).",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 
 class Relay:
@@ -55,13 +54,3 @@ class Relay:
         for each in (source, sink):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-
-
-@contextmanager
-def relay(to: int) -> Iterator[Relay]:
-    """A relay that works as long as the context lasts."""
-    found = Relay(to)
-    try:
-        yield found
-    finally:
-        found.close()

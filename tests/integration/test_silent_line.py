@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from consortium_in_memory import SITES, task_over
 from flare_consortium import FlareConsortium, _kill
-from relay import Relay, relay
+from relay import Relay
 
 from medfed.engine.flare.health import site_health
 from medfed.spec.loading import task_of
@@ -27,7 +28,7 @@ def line(tmp_path: Path) -> Iterator[tuple[FlareConsortium, Relay]]:
     about = consortium.folder(BEHIND) / "flare" / "startup" / "fed_client.json"
     content = json.loads(about.read_text())
     service = content["servers"][0]["service"]
-    with relay(int(service["target"].rpartition(":")[2])) as found:
+    with closing(Relay(int(service["target"].rpartition(":")[2]))) as found:
         service["target"] = f"localhost:{found.port}"
         about.write_text(json.dumps(content))
         try:

@@ -320,7 +320,10 @@ def given_splits(values: Texts, column: str, place: Place, used: NDArray[np.bool
     Raises DataError for a row that is used and says none.
     """
     codes = np.array([_CODE.get(v.strip().lower(), -1) if v else -1 for v in values.tolist()], dtype=np.int8)
-    if (unknown := codes < 0 if used is None else used & (codes < 0)).any():
+    unknown = codes < 0
+    if used is not None:
+        unknown &= used
+    if unknown.any():
         raise place.error(column, "neither train, validation nor test", "give every row one of the three", unknown)
     return codes
 
